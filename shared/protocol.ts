@@ -1,0 +1,206 @@
+// The engine protocol (design 5): what the edge sends to an engine and what comes back. snake_case JSON; server-sent events
+// when the request's Accept header asks for text/event-stream. Both engines and the edge validate with these schemas.
+import { z } from "zod";
+import { ERRORS, isErrorCode, TillerError } from "./errors.ts";
+
+export const METHODS = ["SIMPLE_ADDITIVE", "ORTHOGONAL_DECOMP", "PROJECTION_CAP", "PROJECTION_CLAMP", "ABLATE"] as const;
+export type Method = (typeof METHODS)[number];
+
+/** Numbers both sides enforce. */
+export const LIMITS = {
+  /** Rows of one request (a baseline and its steered variants). */
+  rows: 8,
+  /** Edits of one row. */
+  edits: 32,
+  /** Edits of one row at one boundary of the residual stream: the rank the graph is built for. */
+  editsPerPoint: 8,
+  /** Values of one vector. */
+  vectorWidth: 24_576,
+  /** Position ranges of one edit. */
+  ranges: 64,
+  stops: 8,
+  stopChars: 64,
+  topLogprobs: 10,
+  /** Characters of a prompt on the engine; the edge allows fewer. */
+  promptChars: 262_144,
+} as const;
+
+/** Half-open range [start, end) of absolute token positions: 0 is the first token of the prompt (BOS, when the model has one). */
+const Range = z.tuple([z.int().min(0), z.int().min(1)]).refine(([start, end]) => start < end, "a range is [start, end) with start < end");
+
+/** Where an edit acts. `all` = prompt and generated tokens (the default). Ranges are absolute and may reach into the generation. */
+export const Positions = z.union([
+  z.enum(["all", "prompt", "generated", "prompt_except_last"]),
+  z.array(Range).min(1).max(LIMITS.ranges),
+]);
+export type Positions = z.infer<typeof Positions>;
+
+/** One SAE latent or named direction: row `index` of `source`, a source of `model`. */
+export const FeatureRef = z.strictObject({ model: z.string().min(1).max(128), source: z.string().min(1).max(128), index: z.int().min(0) });
+export type FeatureRef = z.infer<typeof FeatureRef>;
+
+/**
+ * One edit of the residual stream. `strength` is the final coefficient c of design 4 (strength x strength_multiplier).
+ * Exactly one of `feature` (its point is the source's) and `vector` (base64 little-endian float32, with `point`).
+ */
+export const Edit = z
+  .strictObject({
+    feature: FeatureRef.optional(),
+    vector: z.string().max(LIMITS.vectorWidth * 6).optional(),
+    point: z.string().max(80).optional(),
+    method: z.enum(METHODS),
+    strength: z.number(),
+    min: z.number().optional(),
+    max: z.number().optional(),
+    positions: Positions.default("all"),
+  })
+  .refine((e) => (e.feature === undefined) !== (e.vector === undefined), "an edit has exactly one of feature and vector")
+  .refine((e) => e.vector === undefined || e.point !== undefined, "an edit with a vector needs its point")
+  .refine((e) => e.method === "PROJECTION_CLAMP" || (e.min === undefined && e.max === undefined), "min and max belong to PROJECTION_CLAMP")
+  .refine((e) => e.method !== "PROJECTION_CLAMP" || e.min !== undefined || e.max !== undefined, "PROJECTION_CLAMP needs min, max or both")
+  .refine((e) => e.min === undefined || e.max === undefined || e.min <= e.max, "min must not be above max");
+export type Edit = z.infer<typeof Edit>;
+
+export const Sampling = z.strictObject({
+  /** 0 takes the most likely token. */
+  temperature: z.number().min(0).max(2),
+  top_p: z.number().gt(0).max(1).default(1),
+  /** 0 = no limit. */
+  top_k: z.int().min(0).default(0),
+  /** Subtracted from a token's logit once for each time it was generated (not for the prompt's tokens), as OpenAI documents it. */
+  frequency_penalty: z.number().min(-2).max(2).default(0),
+  /** Subtracted once from the logit of every token generated at least once. */
+  presence_penalty: z.number().min(-2).max(2).default(0),
+  seed: z.int(),
+  stop: z.array(z.string().min(1).max(LIMITS.stopChars)).max(LIMITS.stops).default([]),
+  /** How many alternatives `top` lists per token. */
+  logprobs: z.int().min(0).max(LIMITS.topLogprobs).default(0),
+});
+export type Sampling = z.infer<typeof Sampling>;
+
+export const GenerateRequest = z.strictObject({
+  model: z.string().min(1).max(128),
+  prompt: z.string().min(1).max(LIMITS.promptChars),
+  rows: z
+    .array(z.strictObject({ name: z.string().min(1).max(64), edits: z.array(Edit).max(LIMITS.edits) }))
+    .min(1)
+    .max(LIMITS.rows)
+    .refine((rows) => new Set(rows.map((row) => row.name)).size === rows.length, "rows need distinct names"),
+  sampling: Sampling,
+  max_tokens: z.int().min(1),
+  /** false leaves the tokenizer's special tokens of the prompt unedited. Generated tokens are always edited. */
+  steer_special_tokens: z.boolean().default(true),
+  /** Name of the row that `kl` of the other rows' tokens is measured against; absent = no KL. */
+  kl_baseline: z.string().optional(),
+});
+export type GenerateRequest = z.infer<typeof GenerateRequest>;
+
+export const TopLogprob = z.object({ id: z.int(), token: z.string(), logprob: z.number() });
+
+/** One generated token of one row. */
+export const TokenEvent = z.object({
+  row: z.string(),
+  /** 0 for the first generated token. */
+  index: z.int(),
+  id: z.int(),
+  /** What this token adds to the row's text: whole characters only, so it may be empty and may hold an earlier token's bytes. */
+  text: z.string(),
+  /** The token's own string; bytes that are no whole character show as U+FFFD. */
+  token: z.string(),
+  /** ln p of the token under the (steered) model at temperature 1, before penalties and truncation. */
+  logprob: z.number(),
+  top: z.array(TopLogprob),
+  /** KL(this row || baseline row) in nats between the two next-token distributions at this index; null once the baseline has ended. */
+  kl: z.number().nullable().optional(),
+});
+export type TokenEvent = z.infer<typeof TokenEvent>;
+
+/** Proof that an edit acted. */
+export const Receipt = z.object({
+  /** Index of the edit in the row's list. */
+  edit: z.int(),
+  point: z.string(),
+  method: z.enum(METHODS),
+  strength: z.number(),
+  /** Positions the edit was asked to act on, and on how many of them its own change was not zero. */
+  positions: z.int(),
+  positions_changed: z.int(),
+  /** Mean over `positions` of ||delta|| / ||h||, h being the residual before the point's edits. */
+  mean_relative_delta: z.number(),
+});
+export type Receipt = z.infer<typeof Receipt>;
+
+export const FINISH_REASONS = ["stop", "length"] as const;
+
+export const RowResult = z.object({
+  name: z.string(),
+  text: z.string(),
+  /** `stop`: an end-of-text token or a stop string (never part of the text). `length`: max_tokens reached. */
+  finish_reason: z.enum(FINISH_REASONS),
+  receipts: z.array(Receipt),
+  /** Only in the JSON answer; a stream has sent them already. */
+  tokens: z.array(TokenEvent).optional(),
+});
+export type RowResult = z.infer<typeof RowResult>;
+
+export const GenerateResult = z.object({
+  rows: z.array(RowResult),
+  usage: z.object({ prompt_tokens: z.int(), completion_tokens: z.int() }),
+  /** Milliseconds: waiting for a slot, prefill of all rows, decode. */
+  timing: z.object({ queue_ms: z.number(), prefill_ms: z.number(), decode_ms: z.number() }),
+});
+export type GenerateResult = z.infer<typeof GenerateResult>;
+
+export const SourceInfo = z.object({
+  id: z.string(),
+  point: z.string(),
+  /** Number of latents (rows of W_dec). */
+  width: z.int(),
+  /** `directions` = named directions without an encoder. */
+  architecture: z.string(),
+  labelled_features: z.array(z.object({ index: z.int(), label: z.string(), strength: z.number().optional() })),
+});
+
+export const ModelInfo = z.object({
+  id: z.string(),
+  family: z.string(),
+  layers: z.int(),
+  /** Residual width, d_model. */
+  width: z.int(),
+  /** Positions: prompt (with BOS) plus generated tokens fit in this. */
+  context: z.int(),
+  vocab: z.int(),
+  dtype: z.string(),
+  revision: z.string(),
+  chat_template: z.boolean(),
+  sources: z.array(SourceInfo),
+});
+export type ModelInfo = z.infer<typeof ModelInfo>;
+export const ModelList = z.object({ models: z.array(ModelInfo) });
+
+/** What an engine answers when it fails, as JSON body or as the data of an `error` event. */
+export const EngineErrorBody = z.object({
+  error: z.object({ code: z.string(), message: z.string(), retry_after_s: z.number().optional() }),
+});
+
+export const toEngineError = (error: TillerError): z.infer<typeof EngineErrorBody> => ({
+  error: {
+    code: error.code,
+    message: error.message,
+    ...(error.retryAfterSeconds === undefined ? {} : { retry_after_s: error.retryAfterSeconds }),
+  },
+});
+
+/** Reads an engine's error body; a code we do not know becomes `engine_failed`. */
+export function fromEngineError(body: unknown): TillerError {
+  const parsed = EngineErrorBody.safeParse(body);
+  if (!parsed.success || !isErrorCode(parsed.data.error.code)) return new TillerError("engine_failed", ERRORS.engine_failed.sentence, { cause: body });
+  const { code, message, retry_after_s } = parsed.data.error;
+  return new TillerError(code, message, retry_after_s === undefined ? {} : { retryAfterSeconds: retry_after_s });
+}
+
+/** The events of a `/generate` stream, by their `event:` name. */
+export type GenerateEvent =
+  | { readonly event: "token"; readonly data: TokenEvent }
+  | { readonly event: "done"; readonly data: GenerateResult }
+  | { readonly event: "error"; readonly data: z.infer<typeof EngineErrorBody> };
