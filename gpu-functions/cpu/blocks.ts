@@ -1,0 +1,159 @@
+// The parts every decoder family is built from: embedding input, attention over a shared KV cache, hooked residual boundaries,
+// logits of chosen rows. A family file wires them; this file fixes the names and shapes of the graph's inputs and outputs.
+//
+// B rows, T new tokens per row, D width, R edit slots, M cache length, L layers. Inputs:
+//   input_ids, positions int32 [B, T]    seqlens_k int32 [B] (total length - 1)    total_len int32 [1]    logit_rows int32 [N]
+//   past_k_l, past_v_l float [B, KV, M, head]     and per boundary b in 0..L the edits of design 4:
+//   edit_read_b [B, D, R]   edit_write_b [B, R, D]   edit_add_b [B, 1, D]
+//   ordered graphs also:  edit_cross_b [B, R, R]   edit_scale_b, edit_offset_b, edit_low_b, edit_high_b [B, 1, R]
+// Outputs: logits [N, V]; present_k_l, present_v_l (the same memory as past); resid_b [B, T, D] after the boundary's edits;
+//   stats [B, T, (L + 1) (R + 2)]: per boundary the R reads, ||h||^2 before the edits, ||delta||^2 that was added.
+import { LIMITS } from "../../shared/protocol.ts";
+import { DataType, GraphWriter } from "./onnx.ts";
+
+/** `plain`: no hooks at all (a baseline for benchmarks). `affine`: h + add + (h U) W. `ordered`: scalar functions in order too. */
+export type Variant = "plain" | "affine" | "ordered";
+
+/** Edit slots per boundary. A constant: with a varying rank a row's sums could depend on what else is in the batch. */
+export const SLOTS = LIMITS.editsPerPoint;
+export const STATS_PER_BOUNDARY = SLOTS + 2;
+
+/** What the engine must know of a model's shape, whatever its family. */
+export interface Shape {
+  readonly layers: number;
+  readonly width: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly vocab: number;
+  readonly context: number;
+}
+
+export class DecoderGraph {
+  readonly writer = new GraphWriter();
+  /** Every weight the graph reads, with the shape it must have. */
+  readonly weights = new Map<string, readonly number[]>();
+  private readonly stats: string[] = [];
+  private readonly shape: Shape;
+  private readonly variant: Variant;
+  private readonly weightsFile: string;
+
+  constructor(shape: Shape, variant: Variant, weightsFile: string) {
+    this.shape = shape;
+    this.variant = variant;
+    this.weightsFile = weightsFile;
+    this.writer.input("input_ids", DataType.INT32, ["B", "T"]);
+    this.writer.input("positions", DataType.INT32, ["B", "T"]);
+    this.writer.input("seqlens_k", DataType.INT32, ["B"]);
+    this.writer.input("total_len", DataType.INT32, [1]);
+    this.writer.input("logit_rows", DataType.INT32, ["N"]);
+  }
+
+  weight(name: string, dims: readonly number[]): string {
+    if (!this.weights.has(name)) {
+      this.weights.set(name, dims);
+      this.writer.external(name, dims, this.weightsFile);
+    }
+    return name;
+  }
+
+  /** Rows of a table: [.., D]. */
+  lookup(table: string, rows: number, ids: string): string {
+    return this.writer.op("Gather", [this.weight(table, [rows, this.shape.width]), ids]);
+  }
+
+  layerNorm(x: string, prefix: string, epsilon: number): string {
+    const { width } = this.shape;
+    const scale = this.weight(`${prefix}.weight`, [width]);
+    const bias = this.weight(`${prefix}.bias`, [width]);
+    return this.writer.op("LayerNormalization", [x, scale, bias], { axis: -1, epsilon: { float: epsilon } });
+  }
+
+  /** x + y and its LayerNorm in one kernel: [normed, sum]. */
+  addLayerNorm(x: string, y: string, prefix: string, epsilon: number): [normed: string, sum: string] {
+    const { width } = this.shape;
+    const inputs = [x, y, this.weight(`${prefix}.weight`, [width]), this.weight(`${prefix}.bias`, [width])];
+    const names = [`${prefix}.normed`, "", "", `${prefix}.sum`] as const;
+    this.writer.contribMany("SkipLayerNormalization", inputs, { epsilon: { float: epsilon } }, names);
+    return [names[0], names[3]];
+  }
+
+  /** x W + b with W stored [in, out] (Conv1D, as GPT-2 has it). Without `bias` the caller adds it in a fused kernel. */
+  conv1d(x: string, prefix: string, inputs: number, outputs: number, bias: boolean): string {
+    const y = this.writer.op("MatMul", [x, this.weight(`${prefix}.weight`, [inputs, outputs])]);
+    return bias ? this.writer.op("Add", [y, this.weight(`${prefix}.bias`, [outputs])]) : y;
+  }
+
+  /** Causal attention of packed q, k, v [B, T, (H + 2 KV) head] over the layer's cache, which it also extends. */
+  attention(layer: number, qkv: string, scale: number): string {
+    const { heads, kvHeads, headDim } = this.shape;
+    const cache = ["B", kvHeads, "M", headDim] as const;
+    const past = ["k", "v"].map((s) => this.writer.input(`past_${s}_${layer}`, DataType.FLOAT, cache));
+    const present = ["k", "v"].map((s) => this.writer.output(`present_${s}_${layer}`, DataType.FLOAT, cache));
+    const [out] = this.writer.contribMany(
+      "GroupQueryAttention",
+      [qkv, "", "", ...past, "seqlens_k", "total_len"],
+      { num_heads: heads, kv_num_heads: kvHeads, scale: { float: scale } },
+      [`attention_${layer}`, ...present],
+    );
+    return out as string;
+  }
+
+  /** Boundary b of the residual stream: applies the rows' edits and offers the result as `resid_b`. */
+  boundary(b: number, x: string): string {
+    if (this.variant === "plain") return x;
+    const { width } = this.shape;
+    const w = this.writer;
+    const read = w.input(`edit_read_${b}`, DataType.FLOAT, ["B", width, SLOTS]);
+    const write = w.input(`edit_write_${b}`, DataType.FLOAT, ["B", SLOTS, width]);
+    const add = w.input(`edit_add_${b}`, DataType.FLOAT, ["B", 1, width]);
+    const reads = w.op("MatMul", [x, read]);
+    const gains = this.variant === "ordered" ? this.orderedGains(b, reads) : reads;
+    const delta = w.op("Add", [w.op("MatMul", [gains, write]), add]);
+    this.stats.push(reads, this.squaredNorm(x), this.squaredNorm(delta));
+    const edited = w.op("Add", [x, delta], {}, `resid_${b}`);
+    return w.output(edited, DataType.FLOAT, ["B", "T", width]);
+  }
+
+  private squaredNorm(x: string): string {
+    return this.writer.op("ReduceSumSquare", [x, this.writer.int64([-1])], { keepdims: 1 });
+  }
+
+  /**
+   * The scalars g of nonlinear edits, found in order: s' = s + g(s') M is iterated, and M being strictly upper triangular makes
+   * slot i exact after i rounds. For a slot with scale 1 and no bounds g = s, bit for bit, so affine rows pass unchanged.
+   */
+  private orderedGains(b: number, reads: string): string {
+    const w = this.writer;
+    const cross = w.input(`edit_cross_${b}`, DataType.FLOAT, ["B", SLOTS, SLOTS]);
+    const [scale, offset, low, high] = (["scale", "offset", "low", "high"] as const).map((name) =>
+      w.input(`edit_${name}_${b}`, DataType.FLOAT, ["B", 1, SLOTS]),
+    ) as [string, string, string, string];
+    const gains = (s: string): string => {
+      const linear = w.op("Add", [w.op("Mul", [s, scale]), offset]);
+      const clamped = w.op("Min", [w.op("Max", [s, low]), high]);
+      return w.op("Add", [linear, w.op("Sub", [clamped, s])]);
+    };
+    let s = reads;
+    for (let round = 1; round < SLOTS; round++) s = w.op("Add", [reads, w.op("MatMul", [gains(s), cross])]);
+    return gains(s);
+  }
+
+  /** The rows of x [B, T, D] whose logits are wanted: [N, D]. */
+  chosenRows(x: string): string {
+    const flat = this.writer.op("Reshape", [x, this.writer.int64([-1, this.shape.width])]);
+    return this.writer.op("Gather", [flat, "logit_rows"]);
+  }
+
+  /** Logits with a table stored [V, D] (the tied embedding); ends the graph. */
+  finish(normed: string, table: string): Uint8Array {
+    const { vocab, width } = this.shape;
+    const logits = this.writer.contrib("FusedMatMul", [normed, this.weight(table, [vocab, width])], { transB: 1 });
+    this.writer.output(this.writer.op("Identity", [logits], {}, "logits"), DataType.FLOAT, ["N", vocab]);
+    if (this.stats.length > 0) {
+      const columns = (this.shape.layers + 1) * STATS_PER_BOUNDARY;
+      this.writer.output(this.writer.op("Concat", this.stats, { axis: -1 }, "stats"), DataType.FLOAT, ["B", "T", columns]);
+    }
+    return this.writer.model();
+  }
+}

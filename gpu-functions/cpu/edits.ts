@@ -1,0 +1,177 @@
+// One row's edits while it runs: which of them act at which position, their folded programs, and the receipts that prove it.
+import { TillerError } from "../../shared/errors.ts";
+import { boundaryOf, formatPoint, parsePoint } from "../../shared/address.ts";
+import { decodeFloat32 } from "../../shared/base64.ts";
+import type { Edit, FeatureRef, Positions, Receipt } from "../../shared/protocol.ts";
+import { compilePoint, editDeltas, isNeutral, type PointProgram, type ResolvedEdit } from "../../shared/steering.ts";
+import type { Shape } from "./blocks.ts";
+import type { Edits, Measured } from "./session.ts";
+
+/** An edit with its numbers, its boundary and its positions. */
+export interface PlacedEdit extends ResolvedEdit {
+  readonly boundary: number;
+  /** As the receipt shows it. */
+  readonly point: string;
+  readonly positions: Positions;
+}
+
+/** Reads the direction of a feature: float32 [width] and its point; throws `feature_not_found`. */
+export type FindDirection = (feature: FeatureRef) => Promise<{ readonly direction: Float32Array; readonly point: string }>;
+
+/**
+ * Looks up an edit's direction and checks everything that can be checked before work starts.
+ * @throws TillerError naming what is wrong and what is allowed.
+ */
+export async function placeEdit(edit: Edit, shape: Shape, find: FindDirection): Promise<PlacedEdit> {
+  const found = edit.feature === undefined ? inlineDirection(edit, shape.width) : await find(edit.feature);
+  if (edit.point !== undefined && edit.feature !== undefined && edit.point !== found.point) {
+    throw new TillerError("invalid_request", `Source '${edit.feature.source}' is a direction at ${found.point}; it cannot be used at ${edit.point}.`);
+  }
+  const { direction } = found;
+  if (direction.length !== shape.width) {
+    throw new TillerError("invalid_request", `The direction has ${direction.length} values; this model's residual stream has ${shape.width}.`);
+  }
+  if (!direction.every(Number.isFinite)) throw new TillerError("invalid_request", "The direction has a value that is not a finite number.");
+  if (direction.every((value) => value === 0)) throw new TillerError("invalid_request", "The direction is zero: there is nothing to steer along.");
+  const point = parsePoint(found.point);
+  return {
+    method: edit.method,
+    strength: edit.strength,
+    min: edit.min,
+    max: edit.max,
+    direction,
+    boundary: boundaryOf(point, shape.layers),
+    point: formatPoint(point),
+    positions: edit.positions,
+  };
+}
+
+function inlineDirection(edit: Edit, width: number): { direction: Float32Array; point: string } {
+  const direction = decodeFloat32(edit.vector as string);
+  if (direction === undefined) {
+    throw new TillerError("invalid_request", `A vector is base64 of little-endian float32, ${width} values for this model.`);
+  }
+  return { direction, point: edit.point as string };
+}
+
+interface Tally {
+  positions: number;
+  changed: number;
+  relative: number;
+}
+
+/** The edits of one row over its whole life. Positions are absolute; 0 is the first token of the prompt. */
+export class RowEdits {
+  private readonly edits: readonly PlacedEdit[];
+  private readonly promptLength: number;
+  /** Positions of the prompt that no edit touches. */
+  private readonly untouched: ReadonlySet<number>;
+  private readonly shape: Shape;
+  private readonly tallies: Tally[];
+  private readonly programs = new Map<string, Edits>();
+
+  constructor(edits: readonly PlacedEdit[], promptLength: number, untouched: ReadonlySet<number>, shape: Shape) {
+    this.edits = edits;
+    this.promptLength = promptLength;
+    this.untouched = untouched;
+    this.shape = shape;
+    this.tallies = edits.map(() => ({ positions: 0, changed: 0, relative: 0 }));
+    // Every combination that can occur is a subset of all: what compiles together compiles apart.
+    this.compile(edits.map((_, i) => i));
+  }
+
+  private covers(edit: PlacedEdit, position: number): boolean {
+    if (this.untouched.has(position)) return false;
+    if (typeof edit.positions !== "string") return edit.positions.some(([start, end]) => position >= start && position < end);
+    switch (edit.positions) {
+      case "all":
+        return true;
+      case "prompt":
+        return position < this.promptLength;
+      case "generated":
+        return position >= this.promptLength;
+      case "prompt_except_last":
+        return position < this.promptLength - 1;
+    }
+  }
+
+  private activeAt(position: number): number[] {
+    return this.edits.flatMap((edit, i) => (this.covers(edit, position) ? [i] : []));
+  }
+
+  /** The first position after `from`, at most `limit`, at which other edits are active than at `from`. */
+  changesAt(from: number, limit: number): number {
+    const key = this.activeAt(from).join();
+    for (let position = from + 1; position < limit; position++) if (this.activeAt(position).join() !== key) return position;
+    return limit;
+  }
+
+  /** The programs that act at a position, by boundary. The same object comes back while nothing changes. */
+  at(position: number): Edits {
+    return this.compile(this.activeAt(position));
+  }
+
+  private compile(active: readonly number[]): Edits {
+    const key = active.join();
+    const known = this.programs.get(key);
+    if (known !== undefined) return known;
+    const compiled = new Map<number, PointProgram>();
+    for (const boundary of new Set(active.map((i) => this.edit(i).boundary))) {
+      const here = active.filter((i) => this.edit(i).boundary === boundary).map((i) => this.edit(i));
+      compiled.set(boundary, compilePoint(here, this.shape.width));
+    }
+    this.programs.set(key, compiled);
+    return compiled;
+  }
+
+  private edit(i: number): PlacedEdit {
+    return this.edits[i] as PlacedEdit;
+  }
+
+  /** Adds what one call measured at a position (token `token` of row `row` of that call) to the receipts. */
+  record(position: number, measured: Measured, row: number, token: number): void {
+    const active = this.activeAt(position);
+    for (const [boundary, program] of this.at(position)) {
+      const here = active.filter((i) => this.edit(i).boundary === boundary);
+      const deltas = editDeltas(program, measured.reads(row, token, boundary));
+      const residual = Math.sqrt(measured.residualSquared(row, token, boundary));
+      const written = measured.deltaSquared(row, token, boundary) > 0;
+      here.forEach((i, order) => {
+        const tally = this.tallies[i] as Tally;
+        const delta = deltas[order] as number;
+        tally.positions++;
+        // What the host computes must have been written by the graph too: a receipt never claims more than was measured.
+        if (delta > 0 && written) tally.changed++;
+        if (written) tally.relative += delta / residual;
+      });
+    }
+  }
+
+  receipts(): Receipt[] {
+    return this.edits.map((edit, i) => {
+      const { positions, changed, relative } = this.tallies[i] as Tally;
+      return {
+        edit: i,
+        point: edit.point,
+        method: edit.method,
+        strength: edit.strength,
+        positions,
+        positions_changed: changed,
+        mean_relative_delta: positions === 0 ? 0 : relative / positions,
+      };
+    });
+  }
+
+  /** @throws TillerError `steering_not_applied` when edits that should have changed something changed nothing. */
+  requireEffect(name: string): void {
+    const meant = this.edits.flatMap((edit, i) => (isNeutral(edit) ? [] : [i]));
+    if (meant.length === 0 || meant.some((i) => (this.tallies[i] as Tally).changed > 0)) return;
+    const reached = meant.some((i) => (this.tallies[i] as Tally).positions > 0);
+    throw new TillerError(
+      "steering_not_applied",
+      reached
+        ? `The edits of row '${name}' changed nothing: no position's projection went past the bound, or the strength is too small to change a float32. Use a tighter bound or a larger strength.`
+        : `The edits of row '${name}' met no position: their positions lie outside the prompt and the generated text.`,
+    );
+  }
+}

@@ -1,0 +1,26 @@
+// What a model family gives the engine: the model's shape and its graphs. The list of families is the only place that names them.
+import type { Shape, Variant } from "./blocks.ts";
+import { gpt2 } from "./gpt2.ts";
+
+export interface BuiltGraph {
+  /** Serialized ONNX ModelProto without weights. */
+  readonly model: Uint8Array;
+  readonly inputs: readonly string[];
+  readonly outputs: readonly string[];
+  /** Name and shape of every tensor the graph needs from the checkpoint. */
+  readonly weights: ReadonlyMap<string, readonly number[]>;
+}
+
+export interface FamilyModel {
+  readonly shape: Shape;
+  build(variant: Variant): BuiltGraph;
+}
+
+export interface Family {
+  /** `model_type` of the Hugging Face config. */
+  readonly id: string;
+  /** @throws ZodError or Error when the configuration asks for something this family's graph does not do. */
+  load(config: unknown, tensors: ReadonlySet<string>, weightsFile: string): FamilyModel;
+}
+
+export const FAMILIES: readonly Family[] = [gpt2];

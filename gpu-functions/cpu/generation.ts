@@ -1,0 +1,148 @@
+// One request while it runs: its rows' tokens, texts and receipts, and the events its caller reads. Knows nothing of slots.
+import { TillerError } from "../../shared/errors.ts";
+import type { GenerateEvent, GenerateRequest, RowResult, TokenEvent } from "../../shared/protocol.ts";
+import type { RowEdits } from "./edits.ts";
+import { uniform } from "./random.ts";
+import { klDivergence, logprobs, sampleToken } from "./sampler.ts";
+import { TextStream } from "./text.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+
+export class Row {
+  readonly name: string;
+  readonly prompt: readonly number[];
+  readonly edits: RowEdits;
+  /** Positions computed so far. */
+  length = 0;
+  /** Logits after the prompt, kept while the request's other rows are prefilled. */
+  firstLogits: Float32Array | undefined;
+  readonly generated: number[] = [];
+  /** Times each token was generated: what the penalties count. */
+  readonly counts = new Map<number, number>();
+  readonly stream: TextStream;
+  text = "";
+  finished: RowResult["finish_reason"] | undefined;
+
+  constructor(name: string, prompt: readonly number[], edits: RowEdits, stream: TextStream) {
+    this.name = name;
+    this.prompt = prompt;
+    this.edits = edits;
+    this.stream = stream;
+  }
+
+  get prefilled(): boolean {
+    return this.length >= this.prompt.length;
+  }
+
+  get lastId(): number {
+    return this.generated[this.generated.length - 1] as number;
+  }
+}
+
+export class Generation {
+  readonly rows: readonly Row[];
+  readonly timing = { queue_ms: 0, prefill_ms: 0, decode_ms: 0 };
+  private readonly request: GenerateRequest;
+  private readonly tokenizer: Tokenizer;
+  private readonly created = performance.now();
+  private readonly pending: GenerateEvent[] = [];
+  private wake: (() => void) | undefined;
+  private error: TillerError | undefined;
+  /** No more work is wanted: done, failed or cancelled. */
+  ended = false;
+
+  constructor(request: GenerateRequest, rows: readonly { name: string; edits: RowEdits }[], prompt: readonly number[], tokenizer: Tokenizer) {
+    this.request = request;
+    this.tokenizer = tokenizer;
+    this.rows = rows.map(({ name, edits }) => new Row(name, prompt, edits, new TextStream(tokenizer, request.sampling.stop)));
+  }
+
+  /** All rows have slots. */
+  admitted(): void {
+    this.timing.queue_ms = performance.now() - this.created;
+  }
+
+  cancel(): void {
+    this.ended = true;
+    this.wake?.();
+  }
+
+  fail(error: TillerError): void {
+    if (this.ended) return;
+    this.error = error;
+    this.cancel();
+  }
+
+  /** Events in order until the last; throws the error that ended the generation. A cancelled one just stops. */
+  async *events(): AsyncGenerator<GenerateEvent> {
+    for (;;) {
+      while (this.pending.length > 0) yield this.pending.shift() as GenerateEvent;
+      if (this.error !== undefined) throw this.error;
+      if (this.ended) return;
+      await new Promise<void>((resolve) => {
+        this.wake = resolve;
+      });
+    }
+  }
+
+  /** Takes the next token of every unfinished row from its next-token logits [V]. */
+  advance(logitsOf: (row: Row) => Float32Array): void {
+    if (this.ended) return;
+    try {
+      const running = this.rows.filter((row) => row.finished === undefined);
+      const baseline = running.find((row) => row.name === this.request.kl_baseline);
+      for (const row of running) this.take(row, logitsOf(row), baseline === undefined ? undefined : logitsOf(baseline));
+      if (this.rows.every((row) => row.finished !== undefined)) this.finish();
+    } catch (error) {
+      this.fail(TillerError.from(error));
+    }
+    this.wake?.();
+  }
+
+  private take(row: Row, logits: Float32Array, baseline: Float32Array | undefined): void {
+    const { sampling, max_tokens, kl_baseline } = this.request;
+    const index = row.generated.length;
+    const id = sampleToken(logits, row.counts, sampling, uniform(sampling.seed, index));
+    if (this.tokenizer.eosIds.has(id)) {
+      row.text += row.stream.flush();
+      row.finished = "stop";
+      return;
+    }
+    row.generated.push(id);
+    row.counts.set(id, (row.counts.get(id) ?? 0) + 1);
+    let text = row.stream.push(id);
+    if (row.stream.stopped) row.finished = "stop";
+    else if (row.generated.length >= max_tokens) {
+      row.finished = "length";
+      text += row.stream.flush();
+    }
+    row.text += text;
+    const { logprob, top } = logprobs(logits, id, sampling.logprobs);
+    const event: TokenEvent = {
+      row: row.name,
+      index,
+      id,
+      text,
+      token: this.tokenizer.tokenString(id),
+      logprob,
+      top: top.map((entry) => ({ ...entry, token: this.tokenizer.tokenString(entry.id) })),
+    };
+    if (kl_baseline !== undefined && row.name !== kl_baseline) event.kl = baseline === undefined ? null : klDivergence(logits, baseline);
+    this.pending.push({ event: "token", data: event });
+  }
+
+  private finish(): void {
+    for (const row of this.rows) row.edits.requireEffect(row.name);
+    const rows = this.rows.map((row) => ({
+      name: row.name,
+      text: row.text,
+      finish_reason: row.finished as RowResult["finish_reason"],
+      receipts: row.edits.receipts(),
+    }));
+    const usage = {
+      prompt_tokens: this.rows[0]?.prompt.length ?? 0,
+      completion_tokens: this.rows.reduce((sum, row) => sum + row.generated.length, 0),
+    };
+    this.pending.push({ event: "done", data: { rows, usage, timing: { ...this.timing } } });
+    this.ended = true;
+  }
+}

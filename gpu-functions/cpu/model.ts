@@ -1,0 +1,136 @@
+// A model directory in Hugging Face layout, loaded: configuration, weights, tokenizer, sources. Refuses what it cannot run, with
+// the file and the reason.
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { z } from "zod";
+import { TillerError } from "../../shared/errors.ts";
+import type { FeatureRef, GenerateRequest, ModelInfo } from "../../shared/protocol.ts";
+import { compilePoint } from "../../shared/steering.ts";
+import { placeEdit, RowEdits } from "./edits.ts";
+import { FAMILIES } from "./family.ts";
+import { Generation } from "./generation.ts";
+import { openSafetensors } from "./safetensors.ts";
+import { Scheduler } from "./scheduler.ts";
+import { DecoderSession } from "./session.ts";
+import { openSources, type SourceStore } from "./sources.ts";
+import { loadTokenizer, type Tokenizer } from "./tokenizer.ts";
+
+/** Slots a model gets when their KV cache fits this many bytes; never fewer than one request may ask for. */
+const CACHE_BYTES = 512 * 2 ** 20;
+const MIN_SLOTS = 8;
+const MAX_SLOTS = 16;
+
+export interface Model {
+  readonly info: ModelInfo;
+  readonly session: DecoderSession;
+  readonly scheduler: Scheduler;
+  readonly tokenizer: Tokenizer;
+  readonly sources: SourceStore;
+}
+
+function readJson(file: string): unknown {
+  let text: string;
+  try {
+    text = readFileSync(file, "utf8");
+  } catch (cause) {
+    throw new Error(`${file} cannot be read: a model directory holds config.json, model.safetensors and tokenizer.json`, { cause });
+  }
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new Error(`${file} is not JSON`, { cause });
+  }
+}
+
+/**
+ * Loads a model directory; its id is the directory's name.
+ * @throws Error with the file and the reason when anything is missing, corrupt or unsupported.
+ */
+export async function loadModel(directory: string, threads: number): Promise<Model> {
+  const id = path.basename(path.resolve(directory));
+  const configFile = path.join(directory, "config.json");
+  const config = readJson(configFile) as { model_type?: unknown };
+  const family = FAMILIES.find((known) => known.id === config.model_type);
+  if (family === undefined) {
+    throw new Error(`${configFile}: model_type ${JSON.stringify(config.model_type)} is not supported; known: ${FAMILIES.map((f) => f.id).join(", ")}`);
+  }
+  const checkpoint = openSafetensors(path.join(directory, "model.safetensors"));
+  const familyModel = (() => {
+    try {
+      return family.load(config, new Set(checkpoint.tensors.keys()), "model.safetensors");
+    } catch (cause) {
+      const reason = cause instanceof z.ZodError ? z.prettifyError(cause) : (cause as Error).message;
+      throw new Error(`${configFile}: ${reason}`, { cause });
+    }
+  })();
+  const { shape } = familyModel;
+  const slotBytes = 8 * shape.layers * shape.kvHeads * shape.headDim * shape.context;
+  const slots = Math.min(MAX_SLOTS, Math.max(MIN_SLOTS, Math.floor(CACHE_BYTES / slotBytes)));
+  const tokenizer = loadTokenizer(directory);
+  const sources = openSources(directory, shape);
+  const session = new DecoderSession(familyModel, checkpoint, { slots, threads, cacheLength: shape.context });
+  await selfTest(session, id);
+  const info: ModelInfo = {
+    id,
+    family: family.id,
+    layers: shape.layers,
+    width: shape.width,
+    context: shape.context,
+    vocab: shape.vocab,
+    dtype: "float32",
+    revision: "local",
+    chat_template: false,
+    sources: sources.info(),
+  };
+  return { info, session, scheduler: new Scheduler(session), tokenizer, sources };
+}
+
+/** A sentinel edit at every boundary must change the logits: a model whose hooks are not connected is refused, never served. */
+async function selfTest(session: DecoderSession, id: string): Promise<void> {
+  const { layers, width } = session.shape;
+  const direction = Float32Array.from({ length: width }, (_, i) => (i % 2 === 0 ? 1 : -0.5));
+  const logits = async () => (await session.prefill(0, [0], 0, [0])).logits(0).slice();
+  session.setEdits(0, new Map());
+  const plain = await logits();
+  if (!plain.every(Number.isFinite)) throw new Error(`model '${id}' computes logits that are not finite: its weights are damaged`);
+  for (let boundary = 0; boundary <= layers; boundary++) {
+    session.setEdits(0, new Map([[boundary, compilePoint([{ method: "SIMPLE_ADDITIVE", strength: 10, direction }], width)]]));
+    const edited = await logits();
+    if (edited.every((value, i) => value === plain[i])) throw new Error(`model '${id}': an edit at boundary ${boundary} of the residual stream changes nothing`);
+  }
+  session.setEdits(0, new Map());
+}
+
+/**
+ * Turns a request into a generation, with everything checked that can be checked before work starts.
+ * @throws TillerError naming what is wrong and what is allowed.
+ */
+export async function planGeneration(model: Model, request: GenerateRequest, modelOf: (id: string) => Model): Promise<Generation> {
+  const { shape } = model.session;
+  const prompt = model.tokenizer.encodePrompt(request.prompt);
+  const room = shape.context - prompt.length;
+  if (room < 1) {
+    throw new TillerError(
+      "prompt_too_long",
+      `The prompt is ${prompt.length} tokens long; this model takes at most ${shape.context - 1}, so that at least one can be generated. Shorten it.`,
+    );
+  }
+  if (request.max_tokens > room) {
+    throw new TillerError(
+      "prompt_too_long",
+      `The prompt is ${prompt.length} tokens long and ${request.max_tokens} more are asked for; the model's context is ${shape.context}. Ask for at most ${room} tokens or shorten the prompt.`,
+    );
+  }
+  if (request.kl_baseline !== undefined && !request.rows.some((row) => row.name === request.kl_baseline)) {
+    throw new TillerError("invalid_request", `kl_baseline '${request.kl_baseline}' is not one of the rows: ${request.rows.map((row) => row.name).join(", ")}.`);
+  }
+  const untouched = new Set(request.steer_special_tokens ? [] : prompt.flatMap((id, i) => (model.tokenizer.specialIds.has(id) ? [i] : [])));
+  const find = async (feature: FeatureRef) => modelOf(feature.model).sources.direction(feature);
+  const rows = [];
+  for (const row of request.rows) {
+    const placed = [];
+    for (const edit of row.edits) placed.push(await placeEdit(edit, shape, find));
+    rows.push({ name: row.name, edits: new RowEdits(placed, prompt.length, untouched, shape) });
+  }
+  return new Generation(request, rows, prompt, model.tokenizer);
+}
