@@ -3,7 +3,7 @@
 
 /** status: HTTP status. retry: may the same request succeed later. sentence: shown when no better message was given. */
 interface ErrorRow {
-  readonly status: 400 | 401 | 403 | 404 | 405 | 409 | 413 | 429 | 500 | 502 | 503 | 504;
+  readonly status: 400 | 401 | 403 | 404 | 405 | 409 | 413 | 422 | 429 | 500 | 502 | 503 | 504;
   readonly retry: boolean;
   readonly sentence: string;
 }
@@ -21,7 +21,7 @@ export const ERRORS = {
   too_large: { status: 413, retry: false, sentence: "The request body is too large." },
   rate_limited: { status: 429, retry: true, sentence: "The hourly limit is used up." },
   internal: { status: 500, retry: true, sentence: "Something went wrong on our side. Quote the request id when you report it." },
-  steering_not_applied: { status: 500, retry: false, sentence: "The edits changed nothing, so no steered text was made." },
+  steering_not_applied: { status: 422, retry: false, sentence: "The edits changed nothing, so no steered text was made." },
   engine_failed: { status: 502, retry: true, sentence: "The engine that runs this model failed. Try again." },
   engine_unavailable: { status: 503, retry: true, sentence: "The engine that runs this model does not answer. Try again in a moment." },
   engine_busy: { status: 503, retry: true, sentence: "The engine that runs this model is full. Try again in a moment." },

@@ -29,10 +29,7 @@ export const LIMITS = {
 const Range = z.tuple([z.int().min(0), z.int().min(1)]).refine(([start, end]) => start < end, "a range is [start, end) with start < end");
 
 /** Where an edit acts. `all` = prompt and generated tokens (the default). Ranges are absolute and may reach into the generation. */
-export const Positions = z.union([
-  z.enum(["all", "prompt", "generated", "prompt_except_last"]),
-  z.array(Range).min(1).max(LIMITS.ranges),
-]);
+export const Positions = z.union([z.enum(["all", "prompt", "generated", "prompt_except_last"]), z.array(Range).min(1).max(LIMITS.ranges)]);
 export type Positions = z.infer<typeof Positions>;
 
 /** One SAE latent or named direction: row `index` of `source`, a source of `model`. */
@@ -46,7 +43,10 @@ export type FeatureRef = z.infer<typeof FeatureRef>;
 export const Edit = z
   .strictObject({
     feature: FeatureRef.optional(),
-    vector: z.string().max(LIMITS.vectorWidth * 6).optional(),
+    vector: z
+      .string()
+      .max(LIMITS.vectorWidth * 6)
+      .optional(),
     point: z.string().max(80).optional(),
     method: z.enum(METHODS),
     strength: z.number(),
@@ -194,7 +194,8 @@ export const toEngineError = (error: TillerError): z.infer<typeof EngineErrorBod
 /** Reads an engine's error body; a code we do not know becomes `engine_failed`. */
 export function fromEngineError(body: unknown): TillerError {
   const parsed = EngineErrorBody.safeParse(body);
-  if (!parsed.success || !isErrorCode(parsed.data.error.code)) return new TillerError("engine_failed", ERRORS.engine_failed.sentence, { cause: body });
+  if (!parsed.success || !isErrorCode(parsed.data.error.code))
+    return new TillerError("engine_failed", ERRORS.engine_failed.sentence, { cause: body });
   const { code, message, retry_after_s } = parsed.data.error;
   return new TillerError(code, message, retry_after_s === undefined ? {} : { retryAfterSeconds: retry_after_s });
 }

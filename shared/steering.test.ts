@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import golden from "./golden/steering.json" with { type: "json" };
 import { TillerError } from "./errors.ts";
+import golden from "./golden/steering.json" with { type: "json" };
 import { LIMITS, type Method } from "./protocol.ts";
 import { applyEdits, compilePoint, editDeltas, isNeutral, type ResolvedEdit, runProgram } from "./steering.ts";
 
@@ -40,7 +40,9 @@ describe("golden cases, computed by PyTorch in float64", () => {
 
   it.each(cases)("$name: the deltas of a receipt are the lengths of the steps", ({ h, edits }) => {
     const program = compilePoint(edits, h.length);
-    const reads = Array.from({ length: program.slots }, (_, k) => h.reduce((sum, x, d) => sum + x * (program.read[d * program.slots + k] as number), 0));
+    const reads = Array.from({ length: program.slots }, (_, k) =>
+      h.reduce((sum, x, d) => sum + x * (program.read[d * program.slots + k] as number), 0),
+    );
     const steps = edits.map((_, i) => {
       const [before, after] = [applyEdits(h, edits.slice(0, i)), applyEdits(h, edits.slice(0, i + 1))];
       return Math.hypot(...after.map((x, d) => x - (before[d] as number)));
@@ -82,7 +84,11 @@ describe("algebra", () => {
 
 describe("refusals", () => {
   it("refuses zero and non-finite directions", () => {
-    for (const direction of [[0, 0, 0], [1, Number.NaN, 0], [1, Number.POSITIVE_INFINITY, 0]]) {
+    for (const direction of [
+      [0, 0, 0],
+      [1, Number.NaN, 0],
+      [1, Number.POSITIVE_INFINITY, 0],
+    ]) {
       expect(() => compilePoint([edit("SIMPLE_ADDITIVE", 1, direction)], 3)).toThrow(TillerError);
     }
   });

@@ -175,7 +175,8 @@ function foldAffine(parts: readonly ReadWrite[], slotted: readonly number[], int
     for (let d = 0; d < width; d++) {
       const w = part.write[d] as number;
       add[d] = (add[d] as number) + (bias[i] as number) * w;
-      for (let k = 0; k < slots; k++) write[k * width + d] = (write[k * width + d] as number) + ((gain[i] as Float64Array)[k] as number) * w;
+      for (let k = 0; k < slots; k++)
+        write[k * width + d] = (write[k * width + d] as number) + ((gain[i] as Float64Array)[k] as number) * w;
     }
   });
   return { write: Float32Array.from(write), add: Float32Array.from(add), cross: new Float32Array(0), functions: [] };
@@ -209,7 +210,8 @@ export function runProgram(program: PointProgram, h: ArrayLike<number>): Float64
   const width = h.length;
   const { slots } = program;
   const s = new Float64Array(slots);
-  for (let d = 0; d < width; d++) for (let k = 0; k < slots; k++) s[k] = (s[k] as number) + (h[d] as number) * (program.read[d * slots + k] as number);
+  for (let d = 0; d < width; d++)
+    for (let k = 0; k < slots; k++) s[k] = (s[k] as number) + (h[d] as number) * (program.read[d * slots + k] as number);
   let g = s;
   if (!program.affine) {
     let current = s;
@@ -220,5 +222,7 @@ export function runProgram(program: PointProgram, h: ArrayLike<number>): Float64
     }
     g = apply();
   }
-  return Float64Array.from(h, (value, d) => g.reduce((sum, gk, k) => sum + gk * (program.write[k * width + d] as number), value + (program.add[d] as number)));
+  return Float64Array.from(h, (value, d) =>
+    g.reduce((sum, gk, k) => sum + gk * (program.write[k * width + d] as number), value + (program.add[d] as number)),
+  );
 }

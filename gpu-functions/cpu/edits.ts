@@ -1,7 +1,8 @@
 // One row's edits while it runs: which of them act at which position, their folded programs, and the receipts that prove it.
-import { TillerError } from "../../shared/errors.ts";
+
 import { boundaryOf, formatPoint, parsePoint } from "../../shared/address.ts";
 import { decodeFloat32 } from "../../shared/base64.ts";
+import { TillerError } from "../../shared/errors.ts";
 import type { Edit, FeatureRef, Positions, Receipt } from "../../shared/protocol.ts";
 import { compilePoint, editDeltas, isNeutral, type PointProgram, type ResolvedEdit } from "../../shared/steering.ts";
 import type { Shape } from "./blocks.ts";
@@ -25,14 +26,21 @@ export type FindDirection = (feature: FeatureRef) => Promise<{ readonly directio
 export async function placeEdit(edit: Edit, shape: Shape, find: FindDirection): Promise<PlacedEdit> {
   const found = edit.feature === undefined ? inlineDirection(edit, shape.width) : await find(edit.feature);
   if (edit.point !== undefined && edit.feature !== undefined && edit.point !== found.point) {
-    throw new TillerError("invalid_request", `Source '${edit.feature.source}' is a direction at ${found.point}; it cannot be used at ${edit.point}.`);
+    throw new TillerError(
+      "invalid_request",
+      `Source '${edit.feature.source}' is a direction at ${found.point}; it cannot be used at ${edit.point}.`,
+    );
   }
   const { direction } = found;
   if (direction.length !== shape.width) {
-    throw new TillerError("invalid_request", `The direction has ${direction.length} values; this model's residual stream has ${shape.width}.`);
+    throw new TillerError(
+      "invalid_request",
+      `The direction has ${direction.length} values; this model's residual stream has ${shape.width}.`,
+    );
   }
   if (!direction.every(Number.isFinite)) throw new TillerError("invalid_request", "The direction has a value that is not a finite number.");
-  if (direction.every((value) => value === 0)) throw new TillerError("invalid_request", "The direction is zero: there is nothing to steer along.");
+  if (direction.every((value) => value === 0))
+    throw new TillerError("invalid_request", "The direction is zero: there is nothing to steer along.");
   const point = parsePoint(found.point);
   return {
     method: edit.method,

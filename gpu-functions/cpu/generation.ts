@@ -50,7 +50,12 @@ export class Generation {
   /** No more work is wanted: done, failed or cancelled. */
   ended = false;
 
-  constructor(request: GenerateRequest, rows: readonly { name: string; edits: RowEdits }[], prompt: readonly number[], tokenizer: Tokenizer) {
+  constructor(
+    request: GenerateRequest,
+    rows: readonly { name: string; edits: RowEdits }[],
+    prompt: readonly number[],
+    tokenizer: Tokenizer,
+  ) {
     this.request = request;
     this.tokenizer = tokenizer;
     this.rows = rows.map(({ name, edits }) => new Row(name, prompt, edits, new TextStream(tokenizer, request.sampling.stop)));

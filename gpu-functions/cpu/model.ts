@@ -52,7 +52,9 @@ export async function loadModel(directory: string, threads: number): Promise<Mod
   const config = readJson(configFile) as { model_type?: unknown };
   const family = FAMILIES.find((known) => known.id === config.model_type);
   if (family === undefined) {
-    throw new Error(`${configFile}: model_type ${JSON.stringify(config.model_type)} is not supported; known: ${FAMILIES.map((f) => f.id).join(", ")}`);
+    throw new Error(
+      `${configFile}: model_type ${JSON.stringify(config.model_type)} is not supported; known: ${FAMILIES.map((f) => f.id).join(", ")}`,
+    );
   }
   const checkpoint = openSafetensors(path.join(directory, "model.safetensors"));
   const familyModel = (() => {
@@ -96,7 +98,8 @@ async function selfTest(session: DecoderSession, id: string): Promise<void> {
   for (let boundary = 0; boundary <= layers; boundary++) {
     session.setEdits(0, new Map([[boundary, compilePoint([{ method: "SIMPLE_ADDITIVE", strength: 10, direction }], width)]]));
     const edited = await logits();
-    if (edited.every((value, i) => value === plain[i])) throw new Error(`model '${id}': an edit at boundary ${boundary} of the residual stream changes nothing`);
+    if (edited.every((value, i) => value === plain[i]))
+      throw new Error(`model '${id}': an edit at boundary ${boundary} of the residual stream changes nothing`);
   }
   session.setEdits(0, new Map());
 }
@@ -122,7 +125,10 @@ export async function planGeneration(model: Model, request: GenerateRequest, mod
     );
   }
   if (request.kl_baseline !== undefined && !request.rows.some((row) => row.name === request.kl_baseline)) {
-    throw new TillerError("invalid_request", `kl_baseline '${request.kl_baseline}' is not one of the rows: ${request.rows.map((row) => row.name).join(", ")}.`);
+    throw new TillerError(
+      "invalid_request",
+      `kl_baseline '${request.kl_baseline}' is not one of the rows: ${request.rows.map((row) => row.name).join(", ")}.`,
+    );
   }
   const untouched = new Set(request.steer_special_tokens ? [] : prompt.flatMap((id, i) => (model.tokenizer.specialIds.has(id) ? [i] : [])));
   const find = async (feature: FeatureRef) => modelOf(feature.model).sources.direction(feature);

@@ -85,7 +85,9 @@ export class GraphWriter {
     fill(new DataView(bytes.buffer));
     this.initializers.push((w) => {
       for (const dim of dims) integer(w, 1, dim);
-      text(integer(w, 2, type), 8, name).tag(9, WireType.LengthDelimited).bytes(bytes);
+      text(integer(w, 2, type), 8, name)
+        .tag(9, WireType.LengthDelimited)
+        .bytes(bytes);
     });
     this.constants.set(name, name);
     return name;
@@ -116,7 +118,12 @@ export class GraphWriter {
   }
 
   /** A contributed node with several outputs. */
-  contribMany(op: string, inputs: readonly string[], attributes: Readonly<Record<string, Attribute>>, outputs: readonly string[]): string[] {
+  contribMany(
+    op: string,
+    inputs: readonly string[],
+    attributes: Readonly<Record<string, Attribute>>,
+    outputs: readonly string[],
+  ): string[] {
     return this.node(op, inputs, attributes, { domain: MICROSOFT, outputs });
   }
 

@@ -5,9 +5,9 @@ import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import koffi from "koffi";
-import { DataType } from "./onnx.ts";
+import type { DataType } from "./onnx.ts";
 
-const LIBRARY: Record<string, string> = { linux: "libonnxruntime.so.1", darwin: "libonnxruntime.1.30.0.dylib", win32: "onnxruntime.dll" };
+const LIBRARY: Record<string, string> = { linux: "libonnxruntime.so.1", darwin: "libonnxruntime.1.dylib", win32: "onnxruntime.dll" };
 /** Any version up to the library's works: the table of functions is append-only. */
 const API_VERSION = 22;
 const ALIGNMENT = 64;
@@ -32,11 +32,19 @@ const FUNCTIONS = {
   GetErrorMessage: [2, "const char*", "void* status"],
   CreateEnv: [3, "void*", "int level, const char* id, _Out_ void** out"],
   CreateSessionFromArray: [8, "void*", "void* env, void* data, size_t bytes, void* options, _Out_ void** out"],
-  Run: [9, "void*", "void* session, void* options, void* inNames, void* inputs, size_t inCount, void* outNames, size_t outCount, void* outputs"],
+  Run: [
+    9,
+    "void*",
+    "void* session, void* options, void* inNames, void* inputs, size_t inCount, void* outNames, size_t outCount, void* outputs",
+  ],
   CreateSessionOptions: [10, "void*", "_Out_ void** out"],
   SetSessionGraphOptimizationLevel: [23, "void*", "void* options, int level"],
   SetIntraOpNumThreads: [24, "void*", "void* options, int threads"],
-  CreateTensorWithDataAsOrtValue: [49, "void*", "void* info, void* data, size_t bytes, void* shape, size_t rank, int type, _Out_ void** out"],
+  CreateTensorWithDataAsOrtValue: [
+    49,
+    "void*",
+    "void* info, void* data, size_t bytes, void* shape, size_t rank, int type, _Out_ void** out",
+  ],
   CreateCpuMemoryInfo: [69, "void*", "int allocator, int type, _Out_ void** out"],
   ReleaseStatus: [93, "void", "void* status"],
   ReleaseSession: [95, "void", "void* session"],
@@ -61,7 +69,9 @@ function api(): Api {
   const root = path.dirname(createRequire(import.meta.url).resolve("onnxruntime-node/package.json"));
   const file = path.join(root, "bin", "napi-v6", process.platform, process.arch, LIBRARY[process.platform] ?? "libonnxruntime");
   if (!existsSync(file)) {
-    throw new Error(`ONNX Runtime has no build for ${process.platform}-${process.arch}: linux and windows (x64, arm64) and macOS on Apple silicon have one.`);
+    throw new Error(
+      `ONNX Runtime has no build for ${process.platform}-${process.arch}: linux and windows (x64, arm64) and macOS on Apple silicon have one.`,
+    );
   }
   // Kernels recurse more than a default fiber stack allows.
   koffi.config({ sync_stack_size: 4 << 20, async_stack_size: 4 << 20 });

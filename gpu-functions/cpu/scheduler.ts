@@ -40,7 +40,9 @@ export class Scheduler {
   async *run(generation: Generation, signal: AbortSignal): AsyncGenerator<GenerateEvent> {
     if (this.closed) throw new TillerError("engine_unavailable", "The engine is shutting down.", { retryAfterSeconds: 5 });
     if (this.waiting.length >= QUEUE_LIMIT) {
-      throw new TillerError("engine_busy", `${QUEUE_LIMIT} requests wait for this model already. Try again in a few seconds.`, { retryAfterSeconds: 5 });
+      throw new TillerError("engine_busy", `${QUEUE_LIMIT} requests wait for this model already. Try again in a few seconds.`, {
+        retryAfterSeconds: 5,
+      });
     }
     const cancel = () => generation.cancel();
     signal.addEventListener("abort", cancel, { once: true });

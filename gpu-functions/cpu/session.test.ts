@@ -42,7 +42,12 @@ afterAll(() => session.close());
 
 const rowEdits = (edits: readonly CaseEdit[], prompt: number): RowEdits =>
   new RowEdits(
-    edits.map((e) => ({ ...e, direction: vectors.slice(e.vector * width, (e.vector + 1) * width), point: "", positions: e.positions ?? "all" })),
+    edits.map((e) => ({
+      ...e,
+      direction: vectors.slice(e.vector * width, (e.vector + 1) * width),
+      point: "",
+      positions: e.positions ?? "all",
+    })),
     prompt,
     new Set(),
     session.shape,
@@ -90,7 +95,9 @@ function compare(test: Case, run: Forward): void {
   const resid = readTensor(expected, `${test.name}.resid`);
   const kept = test.keep.length;
   test.keep.forEach((position, k) => {
-    expect(worst(run.logits[position] as Float32Array, logits.subarray(k * vocab, (k + 1) * vocab)), `logits at ${position}`).toBeLessThan(2e-4);
+    expect(worst(run.logits[position] as Float32Array, logits.subarray(k * vocab, (k + 1) * vocab)), `logits at ${position}`).toBeLessThan(
+      2e-4,
+    );
     for (let b = 0; b <= layers; b++) {
       const wanted = resid.subarray((b * kept + k) * width, (b * kept + k + 1) * width);
       expect(worst((run.resid[b] as Float32Array[])[position] as Float32Array, wanted), `boundary ${b} at ${position}`).toBeLessThan(2e-4);

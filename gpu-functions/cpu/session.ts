@@ -2,7 +2,7 @@
 // is told (a chunk of one slot's prompt, one token of the first B slots) and knows nothing of requests, text or sampling.
 import path from "node:path";
 import type { PointProgram } from "../../shared/steering.ts";
-import { SLOTS, STATS_PER_BOUNDARY, type Shape, type Variant } from "./blocks.ts";
+import { type Shape, SLOTS, STATS_PER_BOUNDARY, type Variant } from "./blocks.ts";
 import type { BuiltGraph, FamilyModel } from "./family.ts";
 import { DataType } from "./onnx.ts";
 import { type Binding, NativeMemory, PrepackedWeights, Session, Tensor } from "./ort.ts";
@@ -80,7 +80,13 @@ export class DecoderSession {
     for (let layer = 0; layer < layers; layer++) {
       for (const s of ["k", "v"]) this.allocate(`${s}_${layer}`, settings.slots * kvHeads * settings.cacheLength * headDim);
     }
-    for (const [name, size] of [["input_ids", 1], ["positions", 1], ["seqlens_k", 1], ["total_len", 1], ["logit_rows", 1]] as const) {
+    for (const [name, size] of [
+      ["input_ids", 1],
+      ["positions", 1],
+      ["seqlens_k", 1],
+      ["total_len", 1],
+      ["logit_rows", 1],
+    ] as const) {
       this.allocate(name, size * Math.max(settings.slots, CHUNK));
     }
     this.allocate("logits", Math.max(settings.slots, 1) * this.shape.vocab);
@@ -90,7 +96,10 @@ export class DecoderSession {
       this.allocate(`edit_write_${b}`, settings.slots * width * SLOTS);
       this.allocate(`edit_add_${b}`, settings.slots * width);
       this.allocate(`edit_cross_${b}`, settings.slots * SLOTS * SLOTS);
-      for (const [name, neutral] of NEUTRAL) this.allocate(`edit_${name}_${b}`, settings.slots * SLOTS).float32().fill(neutral);
+      for (const [name, neutral] of NEUTRAL)
+        this.allocate(`edit_${name}_${b}`, settings.slots * SLOTS)
+          .float32()
+          .fill(neutral);
     }
     this.graph(base);
   }
@@ -142,7 +151,10 @@ export class DecoderSession {
     let ordered = false;
     for (let b = 0; b <= layers; b++) {
       const program = edits.get(b);
-      const part = (name: string, size: number) => this.memory(`edit_${name}_${b}`).float32().subarray(slot * size, (slot + 1) * size);
+      const part = (name: string, size: number) =>
+        this.memory(`edit_${name}_${b}`)
+          .float32()
+          .subarray(slot * size, (slot + 1) * size);
       const read = part("read", width * SLOTS).fill(0);
       const write = part("write", width * SLOTS).fill(0);
       const add = part("add", width).fill(0);
@@ -198,7 +210,13 @@ export class DecoderSession {
    * Computes positions start .. start + ids.length - 1 of one slot's sequence (at most CHUNK), after the `start` positions it has.
    * @param logits token offsets in `ids` whose logits are wanted.
    */
-  async prefill(slot: number, ids: ArrayLike<number>, start: number, logits: readonly number[], captures: readonly number[] = []): Promise<Step> {
+  async prefill(
+    slot: number,
+    ids: ArrayLike<number>,
+    start: number,
+    logits: readonly number[],
+    captures: readonly number[] = [],
+  ): Promise<Step> {
     const tokens = ids.length;
     if (logits.length > 1) this.growLogits(logits.length);
     const [input, positions] = [this.memory("input_ids").int32(), this.memory("positions").int32()];
@@ -215,7 +233,11 @@ export class DecoderSession {
   /** One new token for each of the slots 0 .. ids.length - 1; `lengths` are the positions each slot has already. */
   async decode(ids: ArrayLike<number>, lengths: ArrayLike<number>): Promise<Step> {
     const rows = ids.length;
-    const [input, positions, seqlens] = [this.memory("input_ids").int32(), this.memory("positions").int32(), this.memory("seqlens_k").int32()];
+    const [input, positions, seqlens] = [
+      this.memory("input_ids").int32(),
+      this.memory("positions").int32(),
+      this.memory("seqlens_k").int32(),
+    ];
     let total = 0;
     for (let row = 0; row < rows; row++) {
       input[row] = ids[row] as number;
@@ -306,7 +328,10 @@ export class DecoderSession {
         residualSquared: (row, token, b) => stats[at(row, token, b) + SLOTS] as number,
         deltaSquared: (row, token, b) => stats[at(row, token, b) + SLOTS + 1] as number,
       },
-      captured: (b) => this.memory(`resid_${b}`).float32().subarray(0, call.rows * call.tokens * width),
+      captured: (b) =>
+        this.memory(`resid_${b}`)
+          .float32()
+          .subarray(0, call.rows * call.tokens * width),
     };
   }
 
