@@ -161,6 +161,8 @@ export const SourceInfo = z.object({
   labelled_features: z.array(z.object({ index: z.int(), label: z.string(), strength: z.number().optional() })),
 });
 
+export type SourceInfo = z.infer<typeof SourceInfo>;
+
 export const ModelInfo = z.object({
   id: z.string(),
   family: z.string(),

@@ -64,6 +64,10 @@ async function run(body: GenerateRequest, signal = new AbortController().signal)
 }
 const row = (outcome: Outcome, name: string) => outcome.result.rows.find((r) => r.name === name) as GenerateResult["rows"][number];
 const ids = (outcome: Outcome, name: string) => outcome.tokens.filter((t) => t.row === name).map((t) => t.id);
+/** Slots are freed between steps: waits for the step after the last event. */
+const untilFree = async () => {
+  while (engine.model(MODEL).scheduler.load().rows > 0) await new Promise((resolve) => setImmediate(resolve));
+};
 const refusal = async (body: GenerateRequest): Promise<TillerError> => {
   try {
     await run(body);
@@ -220,16 +224,13 @@ describe("refusals before any work", () => {
     ["a prompt that is too long", { prompt: "x ".repeat(400) }, "prompt_too_long", "at most 159"],
     ["a KL baseline that is no row", { more: { kl_baseline: "PLAIN" } }, "invalid_request", "DEFAULT, STEERED"],
   ] as [string, Options, string, string][])("%s", async (_name, options, code, words) => {
+    await untilFree();
     expect(await refusal(request(options))).toMatchObject({ code, message: expect.stringContaining(words) });
     expect(engine.model(MODEL).scheduler.load()).toEqual({ rows: 0, waiting: 0 });
   });
 });
 
 describe("leaving early", () => {
-  const untilFree = async () => {
-    while (engine.model(MODEL).scheduler.load().rows > 0) await new Promise((resolve) => setImmediate(resolve));
-  };
-
   it("an aborted request frees its rows while others go on to the same text", async () => {
     const wanted = ids(await run(request({ max_tokens: 60 })), "STEERED");
     const controller = new AbortController();

@@ -1,0 +1,64 @@
+// The engine as a process: reads its environment, loads its models, serves the protocol, leaves cleanly.
+//   PORT (8788; 0 = any free)  HOST (127.0.0.1)  ENGINE_TOKEN  MODELS (comma-separated directories)  THREADS (all cores)
+import type { AddressInfo } from "node:net";
+import path from "node:path";
+import { type Engine, loadEngine } from "./engine.ts";
+import { newServer } from "./server.ts";
+
+const BUNDLED = path.join(import.meta.dirname, "..", "bundled", "tiller-tales");
+const LOOPBACK = new Set(["127.0.0.1", "::1", "localhost"]);
+
+/** Ends the process with one sentence; a start that fails has no stack trace worth a user's time. */
+function refuse(sentence: string): never {
+  console.error(sentence);
+  process.exit(1);
+}
+
+function wholeNumber(name: string, fallback: number | undefined, max: number): number | undefined {
+  const text = process.env[name];
+  if (text === undefined || text === "") return fallback;
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 0 || value > max) refuse(`${name} must be a whole number from 0 to ${max}, not '${text}'.`);
+  return value;
+}
+
+const port = wholeNumber("PORT", 8788, 65_535) as number;
+const threads = wholeNumber("THREADS", undefined, 256);
+const host = process.env.HOST || "127.0.0.1";
+const token = process.env.ENGINE_TOKEN || undefined;
+const directories = (process.env.MODELS || BUNDLED).split(",").map((directory) => directory.trim());
+if (token === undefined && !LOOPBACK.has(host))
+  refuse(`HOST is ${host}, which others can reach: set ENGINE_TOKEN to the token they must send.`);
+
+let engine: Engine;
+try {
+  engine = await loadEngine({ directories, threads: threads === 0 ? undefined : threads });
+} catch (error) {
+  refuse(`The engine cannot start: ${error instanceof Error ? error.message : String(error)}.`);
+}
+
+const server = newServer(engine, { token, log: (line) => console.error(line) });
+server.once("error", (error: NodeJS.ErrnoException) => {
+  refuse(
+    error.code === "EADDRINUSE"
+      ? `Port ${port} of ${host} is in use: stop what uses it, or choose another with PORT.`
+      : `The engine cannot listen on ${host}:${port}: ${error.message}.`,
+  );
+});
+server.listen(port, host, () => {
+  const models = engine.models().map((model) => model.id);
+  console.log(JSON.stringify({ port: (server.address() as AddressInfo).port, models }));
+});
+
+let stopping = false;
+async function stop(): Promise<void> {
+  if (stopping) return;
+  stopping = true;
+  server.close();
+  await engine.close();
+  server.closeAllConnections();
+  process.exit(0);
+}
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => void stop());
+// Started by a supervisor with a channel: when it is gone, however it went, so are we.
+if (process.channel !== undefined) process.on("disconnect", () => void stop());

@@ -1,0 +1,147 @@
+// Reads safetensors files (https://github.com/huggingface/safetensors): the header once, tensors and rows by range. Refuses
+// damaged files with the file and the reason.
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { z } from "zod";
+
+const MAX_HEADER_BYTES = 100_000_000;
+const BYTES = { F64: 8, F32: 4, F16: 2, BF16: 2, I64: 8, I32: 4, I16: 2, I8: 1, U8: 1, BOOL: 1 } as const;
+type Dtype = keyof typeof BYTES;
+
+const Entry = z.object({
+  dtype: z.enum(Object.keys(BYTES) as [Dtype, ...Dtype[]]),
+  shape: z.array(z.int().min(0)),
+  data_offsets: z.tuple([z.int().min(0), z.int().min(0)]),
+});
+
+export interface TensorInfo {
+  readonly dtype: Dtype;
+  readonly shape: readonly number[];
+  /** Of the first byte, from the start of the file. */
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+export interface SafetensorsFile {
+  readonly path: string;
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+}
+
+/**
+ * Reads and checks the header.
+ * @throws Error with the file and the reason: unreadable, truncated, overlapping or inconsistent.
+ */
+export function openSafetensors(path: string): SafetensorsFile {
+  const fail = (reason: string, cause?: unknown): never => {
+    throw new Error(`${path}: ${reason}`, cause === undefined ? undefined : { cause });
+  };
+  let fd: number;
+  try {
+    fd = openSync(path, "r");
+  } catch (cause) {
+    return fail("the file cannot be read", cause);
+  }
+  try {
+    const { size } = fstatSync(fd);
+    if (size < 8) return fail("not a safetensors file: it is shorter than the 8 bytes that say how long its header is");
+    const length = new DataView(read(fd, 0, 8).buffer).getBigUint64(0, true);
+    if (length > BigInt(MAX_HEADER_BYTES) || 8n + length > BigInt(size))
+      return fail(`the header is said to be ${length} bytes long, which the file cannot hold`);
+    const start = 8 + Number(length);
+    let header: unknown;
+    try {
+      header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(read(fd, 8, Number(length))));
+    } catch (cause) {
+      return fail("the header is not JSON", cause);
+    }
+    if (typeof header !== "object" || header === null) return fail("the header is not a JSON object");
+    const tensors = new Map<string, TensorInfo>();
+    for (const [name, value] of Object.entries(header)) {
+      if (name === "__metadata__") continue;
+      const parsed = Entry.safeParse(value);
+      if (!parsed.success) return fail(`tensor '${name}': ${z.prettifyError(parsed.error)}`);
+      const { dtype, shape, data_offsets } = parsed.data;
+      const [begin, end] = data_offsets;
+      const bytes = shape.reduce((a, b) => a * b, 1) * BYTES[dtype];
+      if (end - begin !== bytes)
+        return fail(`tensor '${name}' of ${dtype} [${shape}] needs ${bytes} bytes, its offsets span ${end - begin}`);
+      if (start + end > size) return fail(`tensor '${name}' ends at byte ${start + end}, the file at ${size}: it is truncated`);
+      tensors.set(name, { dtype, shape, offset: start + begin, bytes });
+    }
+    const ordered = [...tensors].sort(([, a], [, b]) => a.offset - b.offset);
+    for (let i = 1; i < ordered.length; i++) {
+      const [[before, a], [name, b]] = [ordered[i - 1], ordered[i]] as [[string, TensorInfo], [string, TensorInfo]];
+      if (a.offset + a.bytes > b.offset) return fail(`tensors '${before}' and '${name}' overlap`);
+    }
+    return { path, tensors };
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function read(fd: number, position: number, length: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(length);
+  for (let done = 0; done < length; ) {
+    const count = readSync(fd, bytes, done, length - done, position + done);
+    if (count === 0) throw new Error(`the file ended at byte ${position + done}`);
+    done += count;
+  }
+  return bytes;
+}
+
+/** A whole tensor as float32, row-major. @throws Error when it is missing or of a type that is not F32, F16 or BF16. */
+export function readTensor(file: SafetensorsFile, name: string): Float32Array {
+  const info = infoOf(file, name);
+  return readElements(file, name, info, 0, info.bytes / BYTES[info.dtype]);
+}
+
+/** Rows start .. start + count - 1 along the first axis, as float32: only their bytes are read. */
+export function readRows(file: SafetensorsFile, name: string, start: number, count: number): Float32Array {
+  const info = infoOf(file, name);
+  const [rows = 0, ...rest] = info.shape;
+  if (start < 0 || start + count > rows) throw new RangeError(`${file.path}: '${name}' has rows 0 to ${rows - 1}`);
+  const width = rest.reduce((a, b) => a * b, 1);
+  return readElements(file, name, info, start * width, count * width);
+}
+
+function infoOf(file: SafetensorsFile, name: string): TensorInfo {
+  const info = file.tensors.get(name);
+  if (info === undefined) throw new Error(`${file.path} has no tensor '${name}'`);
+  return info;
+}
+
+function readElements(file: SafetensorsFile, name: string, info: TensorInfo, first: number, count: number): Float32Array {
+  const size = BYTES[info.dtype];
+  const fd = openSync(file.path, "r");
+  let bytes: Uint8Array<ArrayBuffer>;
+  try {
+    bytes = read(fd, info.offset + first * size, count * size);
+  } finally {
+    closeSync(fd);
+  }
+  switch (info.dtype) {
+    case "F32":
+      return new Float32Array(bytes.buffer);
+    case "BF16": {
+      // bfloat16 is the upper half of a float32.
+      const wide = new Uint32Array(count);
+      new Uint16Array(bytes.buffer).forEach((half, i) => {
+        wide[i] = half << 16;
+      });
+      return new Float32Array(wide.buffer);
+    }
+    case "F16":
+      return Float32Array.from(new Uint16Array(bytes.buffer), halfToFloat);
+    default:
+      throw new Error(`${file.path}: tensor '${name}' is ${info.dtype}; F32, F16 and BF16 can be read`);
+  }
+}
+
+/** IEEE 754 binary16 to a number. */
+function halfToFloat(half: number): number {
+  const sign = half & 0x8000 ? -1 : 1;
+  const exponent = (half >> 10) & 0x1f;
+  const fraction = half & 0x3ff;
+  if (exponent === 0) return sign * fraction * 2 ** -24;
+  if (exponent === 31) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
+  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+}

@@ -1,0 +1,190 @@
+// The engine protocol over HTTP (node:http): reads and checks requests, writes JSON or server-sent events. Computes nothing.
+import { createHash, timingSafeEqual } from "node:crypto";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { z } from "zod";
+import { TillerError } from "../../shared/errors.ts";
+import {
+  type GenerateEvent,
+  GenerateRequest,
+  type GenerateResult,
+  type ModelInfo,
+  type TokenEvent,
+  toEngineError,
+} from "../../shared/protocol.ts";
+import { formatEvent, PING } from "../../shared/sse.ts";
+
+/** What the server serves. */
+export interface EngineService {
+  models(): ModelInfo[];
+  /** Throws a TillerError before its first event when the request cannot be run; aborting the signal frees what it uses. */
+  generate(request: GenerateRequest, signal: AbortSignal): AsyncIterable<GenerateEvent>;
+}
+
+export interface ServerOptions {
+  /** Bearer token every caller must send; undefined = none is asked for. */
+  readonly token?: string | undefined;
+  /** Receives one line per failure on our side. */
+  readonly log: (line: string) => void;
+}
+
+const BODY_LIMIT = 8 * 2 ** 20;
+const PING_MS = 1000;
+/**
+ * A stream's headers wait this long for the first event: a refusal found while the request is planned still gets its status, and a
+ * caller behind a long queue learns soon that it is being served.
+ */
+const HEADERS_MS = 250;
+
+/** An HTTP server that is not listening yet. */
+export function newServer(service: EngineService, options: ServerOptions): Server {
+  const server = createServer((request, response) => {
+    handle(service, options, request, response).catch((thrown: unknown) => {
+      const error = TillerError.from(thrown);
+      if (error.status >= 500) options.log(`${request.method} ${request.url}: ${error.code}: ${describe(error.cause ?? error)}`);
+      fail(response, error);
+    });
+  });
+  // A generation may be silent for long, and its caller decides how long to wait.
+  server.requestTimeout = 0;
+  return server;
+}
+
+const describe = (cause: unknown): string => (cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause));
+
+async function handle(service: EngineService, options: ServerOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const { pathname } = new URL(request.url ?? "/", "http://engine");
+  const method = ROUTES.get(pathname);
+  if (method === undefined)
+    throw new TillerError("not_found", `There is no ${pathname}; an engine answers ${[...ROUTES.keys()].join(", ")}.`);
+  if (request.method !== method) {
+    response.setHeader("allow", method);
+    throw new TillerError("method_not_allowed", `${pathname} takes ${method}, not ${request.method}.`);
+  }
+  // Liveness is not a secret, and whoever watches an engine should not need its token.
+  if (pathname === "/health") return sendJson(response, 200, { status: "ok", models: service.models().map((model) => model.id) });
+  if (options.token !== undefined && !tokenMatches(request.headers.authorization, options.token)) {
+    throw new TillerError("unauthorized", "This engine needs its token: Authorization: Bearer <token>.");
+  }
+  if (pathname === "/models") return sendJson(response, 200, { models: service.models() });
+  const body = parseBody(await readBody(request, response));
+  const controller = new AbortController();
+  response.once("close", () => controller.abort());
+  const events = service.generate(body, controller.signal)[Symbol.asyncIterator]();
+  if (request.headers.accept?.includes("text/event-stream")) await sendEvents(events, response);
+  else await sendResult(events, response);
+}
+
+const ROUTES: ReadonlyMap<string, string> = new Map([
+  ["/health", "GET"],
+  ["/models", "GET"],
+  ["/generate", "POST"],
+]);
+
+/** Compares digests, so that neither the length nor a common beginning shows in the time it takes. */
+function tokenMatches(header: string | undefined, token: string): boolean {
+  const digest = (text: string) => createHash("sha256").update(text).digest();
+  return timingSafeEqual(digest(header ?? ""), digest(`Bearer ${token}`));
+}
+
+async function readBody(request: IncomingMessage, response: ServerResponse): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of request as AsyncIterable<Uint8Array>) {
+    size += chunk.length;
+    if (size > BODY_LIMIT) {
+      // What is still coming is not read: the connection ends with the answer.
+      response.setHeader("connection", "close");
+      throw new TillerError("too_large", `The body is larger than ${BODY_LIMIT} bytes.`);
+    }
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString("utf8");
+}
+
+function parseBody(text: string): GenerateRequest {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw new TillerError("invalid_request", "The body is not JSON.");
+  }
+  const parsed = GenerateRequest.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0] as z.core.$ZodIssue;
+  throw new TillerError("invalid_request", `${issue.path.join(".") || "body"}: ${issue.message}.`);
+}
+
+function sendJson(response: ServerResponse, status: number, body: unknown): void {
+  response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body));
+}
+
+/** An error as the answer, or as the last event of a stream that has begun. */
+function fail(response: ServerResponse, error: TillerError): void {
+  if (response.destroyed || response.writableEnded) return;
+  if (response.headersSent) {
+    response.end(formatEvent("error", toEngineError(error)));
+    return;
+  }
+  if (error.retryAfterSeconds !== undefined) response.setHeader("retry-after", String(error.retryAfterSeconds));
+  sendJson(response, error.status, toEngineError(error));
+}
+
+async function sendResult(events: AsyncIterator<GenerateEvent>, response: ServerResponse): Promise<void> {
+  const tokens = new Map<string, TokenEvent[]>();
+  for (;;) {
+    const next = await events.next();
+    // Without a `done` the caller is gone: nobody reads an answer.
+    if (next.done) return;
+    const { event, data } = next.value;
+    if (event === "token") {
+      const row = tokens.get(data.row);
+      if (row === undefined) tokens.set(data.row, [data]);
+      else row.push(data);
+    }
+    if (event === "done") {
+      const result: GenerateResult = { ...data, rows: data.rows.map((row) => ({ ...row, tokens: tokens.get(row.name) ?? [] })) };
+      sendJson(response, 200, result);
+    }
+  }
+}
+
+async function sendEvents(events: AsyncIterator<GenerateEvent>, response: ServerResponse): Promise<void> {
+  const open = () => {
+    if (response.headersSent) return;
+    response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-cache, no-transform" });
+    response.flushHeaders();
+  };
+  const headers = setTimeout(open, HEADERS_MS);
+  const ping = setInterval(() => response.headersSent && response.write(PING), PING_MS);
+  try {
+    for (;;) {
+      const next = await events.next();
+      if (next.done) break;
+      open();
+      const { event, data } = next.value;
+      // Tokens of one step are written in one turn of the event loop: corking sends them as one packet.
+      if (response.writableCorked === 0) {
+        response.cork();
+        setImmediate(() => response.uncork());
+      }
+      if (!response.write(formatEvent(event, data))) await drained(response);
+    }
+    response.end();
+  } finally {
+    clearTimeout(headers);
+    clearInterval(ping);
+    await events.return?.(undefined);
+  }
+}
+
+/** Waits until a slow reader has taken what was written, or is gone. */
+function drained(response: ServerResponse): Promise<void> {
+  if (response.destroyed) return Promise.resolve();
+  return new Promise((resolve) => {
+    const done = () => {
+      response.off("drain", done).off("close", done);
+      resolve();
+    };
+    response.on("drain", done).on("close", done);
+  });
+}
