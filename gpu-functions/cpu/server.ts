@@ -154,6 +154,15 @@ async function sendEvents(events: AsyncIterator<GenerateEvent>, response: Server
     response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-cache, no-transform" });
     response.flushHeaders();
   };
+  // The events of one decode step come in one turn of the event loop and leave in one write.
+  let batch = "";
+  let flushing: NodeJS.Immediate | undefined;
+  const flush = () => {
+    clearImmediate(flushing);
+    flushing = undefined;
+    if (batch !== "") response.write(batch);
+    batch = "";
+  };
   const headers = setTimeout(open, HEADERS_MS);
   const ping = setInterval(() => response.headersSent && response.write(PING), PING_MS);
   try {
@@ -162,15 +171,15 @@ async function sendEvents(events: AsyncIterator<GenerateEvent>, response: Server
       if (next.done) break;
       open();
       const { event, data } = next.value;
-      // Tokens of one step are written in one turn of the event loop: corking sends them as one packet.
-      if (response.writableCorked === 0) {
-        response.cork();
-        setImmediate(() => response.uncork());
-      }
-      if (!response.write(formatEvent(event, data))) await drained(response);
+      batch += formatEvent(event, data);
+      flushing ??= setImmediate(flush);
+      if (response.writableNeedDrain) await drained(response);
     }
+    flush();
     response.end();
   } finally {
+    // After a failure: what came before it goes out before its own event.
+    flush();
     clearTimeout(headers);
     clearInterval(ping);
     await events.return?.(undefined);

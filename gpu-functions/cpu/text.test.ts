@@ -1,0 +1,105 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { describe, expect, it, onTestFinished } from "vitest";
+import { uniform } from "./random.ts";
+import { TextStream } from "./text.ts";
+import { loadTokenizer } from "./tokenizer.ts";
+
+const directory = path.join(import.meta.dirname, "..", "fixtures", "tiny-gpt2");
+const tokenizer = loadTokenizer(directory);
+const cases = JSON.parse(readFileSync(path.join(directory, "..", "tiny-gpt2.tokens.json"), "utf8")) as { text: string; ids: number[] }[];
+
+describe("the tokenizer", () => {
+  it.each(cases)("encodes $text as the reference does, with one BOS", ({ text, ids }) => {
+    expect(tokenizer.encodePrompt(text)).toEqual(ids[0] === 0 ? ids : [0, ...ids]);
+  });
+
+  it("knows the token that begins and ends texts", () => {
+    expect([tokenizer.bosId, [...tokenizer.eosIds], [...tokenizer.specialIds]]).toEqual([0, [0], [0]]);
+    expect(tokenizer.tokenString(0)).toBe("<|endoftext|>");
+    expect(tokenizer.tokenBytes(0)).toHaveLength(0);
+  });
+
+  function copy(change: (name: string, text: string) => string | undefined): string {
+    const folder = mkdtempSync(path.join(tmpdir(), "tokenizer-"));
+    onTestFinished(() => rmSync(folder, { recursive: true }));
+    for (const name of ["tokenizer.json", "tokenizer_config.json", "config.json", "generation_config.json"]) {
+      const text = change(name, readFileSync(path.join(directory, name), "utf8"));
+      if (text !== undefined) writeFileSync(path.join(folder, name), text);
+    }
+    return folder;
+  }
+
+  it("adds no BOS when the model's configuration says so", () => {
+    const folder = copy((name, text) =>
+      name === "tokenizer_config.json" ? JSON.stringify({ ...JSON.parse(text), add_bos_token: false }) : text,
+    );
+    expect(loadTokenizer(folder).encodePrompt("The sun")[0]).not.toBe(0);
+  });
+
+  it("refuses a directory whose files are missing, damaged or of another kind, naming the file", () => {
+    expect(() => loadTokenizer(copy((name, text) => (name === "tokenizer.json" ? undefined : text)))).toThrow(
+      /tokenizer\.json cannot be read/,
+    );
+    expect(() => loadTokenizer(copy((name, text) => (name === "tokenizer.json" ? text.slice(0, 99) : text)))).toThrow(
+      /tokenizer\.json is not JSON/,
+    );
+    const other = copy((name, text) =>
+      name === "tokenizer.json" ? JSON.stringify({ ...JSON.parse(text), decoder: { type: "Metaspace" } }) : text,
+    );
+    expect(() => loadTokenizer(other)).toThrow(/decoder "Metaspace" is not supported/);
+  });
+});
+
+describe("a text stream", () => {
+  const encode = (text: string) => tokenizer.encodePrompt(text).slice(1);
+  const run = (ids: readonly number[], stops: readonly string[] = []) => {
+    const stream = new TextStream(tokenizer, stops);
+    const pieces = [];
+    for (const id of ids) {
+      if (stream.stopped) break;
+      pieces.push(stream.push(id));
+    }
+    pieces.push(stream.flush());
+    return { pieces, text: pieces.join(""), stopped: stream.stopped };
+  };
+  const broken = (piece: string) => /\uFFFD|[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/.test(piece);
+
+  it("joins to the text, never showing part of a character", () => {
+    const text = "naïve 日本語 🙂👩‍🚀 end";
+    const ids = encode(text);
+    expect(ids.length).toBeGreaterThan(text.length / 2);
+    const { pieces, text: joined } = run(ids);
+    expect(joined).toBe(text);
+    expect(pieces.some(broken)).toBe(false);
+  });
+
+  it("gives the same text as decoding everything at once, for any tokens, cut at the first stop string", () => {
+    for (let trial = 0; trial < 300; trial++) {
+      const ids = Array.from({ length: 30 }, (_, i) => 1 + Math.floor(uniform(trial, i) * 319));
+      const whole = new TextDecoder("utf-8", { ignoreBOM: true }).decode(
+        Uint8Array.from(ids.flatMap((id) => [...tokenizer.tokenBytes(id)])),
+      );
+      expect(run(ids).text).toBe(whole);
+      const at = Math.floor(uniform(trial, 100) * (whole.length - 3));
+      const stop = whole.slice(at, at + 1 + (trial % 3));
+      const cut = run(ids, [stop, "never there"]);
+      expect(cut).toMatchObject({ text: whole.slice(0, whole.indexOf(stop)), stopped: true });
+    }
+  });
+
+  it("holds back what may begin a stop string and gives it back when it does not", () => {
+    const stream = new TextStream(tokenizer, ["STOP"]);
+    const [s, t, x] = [encode("S")[0], encode("T")[0], encode("x")[0]] as [number, number, number];
+    expect([stream.push(x), stream.push(s), stream.push(t), stream.push(s), stream.push(x)]).toEqual(["x", "", "", "ST", "Sx"]);
+    expect([stream.push(s), stream.flush(), stream.stopped]).toEqual(["", "S", false]);
+  });
+
+  it("shows bytes that never become a character as U+FFFD, once, at the end", () => {
+    const ids = encode("🙂").slice(0, -1);
+    const { pieces } = run(ids);
+    expect(pieces.slice(0, -1).join("")).toBe("");
+    expect(pieces.at(-1)).toMatch(/^\uFFFD+$/);
+  });
+});
