@@ -1,0 +1,38 @@
+import { env } from "cloudflare:workers";
+import { describe, expect, it } from "vitest";
+import { parseConfig } from "./config.ts";
+
+const parse = (changes: Record<string, unknown>) => parseConfig({ ...env, ...changes } as Env);
+
+it("reads the engines, their secrets and the rest", () => {
+  const { engines, upstash, publicUrl } = parse({
+    ENGINES: '[{"models":"a*","url":"https://one.example/","token":"ONE"},{"models":"*","url":"http://127.0.0.1:1"}]',
+    ONE: "secret",
+    PUBLIC_URL: "https://tiller.example/",
+    UPSTASH_REDIS_REST_URL: "https://redis.example",
+    UPSTASH_REDIS_REST_TOKEN: "t",
+  });
+  expect(engines).toEqual([
+    { models: "a*", url: "https://one.example", token: "secret" },
+    { models: "*", url: "http://127.0.0.1:1", token: undefined },
+  ]);
+  expect(upstash).toEqual({ url: "https://redis.example", token: "t" });
+  expect(publicUrl).toBe("https://tiller.example");
+});
+
+describe("a wrong setting is named with what it should be", () => {
+  it.each<[string, Record<string, unknown>, RegExp]>([
+    ["no engines", { ENGINES: undefined }, /^ENGINES must be a JSON list such as .*missing/],
+    ["engines that are no JSON", { ENGINES: "http://127.0.0.1" }, /^ENGINES .*not JSON/],
+    ["an empty list of engines", { ENGINES: "[]" }, /^ENGINES/],
+    ["an engine without an address", { ENGINES: '[{"models":"*"}]' }, /0\.url/],
+    ["an engine over another protocol", { ENGINES: '[{"models":"*","url":"ftp://x"}]' }, /0\.url/],
+    ["a misspelt field", { ENGINES: '[{"models":"*","url":"http://x.example","tokn":"A"}]' }, /tokn/],
+    ["a secret that is not set", { ENGINES: '[{"models":"*","url":"http://x.example","token":"MISSING"}]' }, /secret MISSING.*not set/],
+    ["half of Upstash", { UPSTASH_REDIS_REST_URL: "https://redis.example" }, /belong together/],
+    ["an address that is none", { PUBLIC_URL: "tiller" }, /^PUBLIC_URL must be an http/],
+    ["a missing binding", { DB: undefined }, /binding DB is missing/],
+  ])("%s", (_, changes, words) => {
+    expect(() => parse(changes)).toThrow(words);
+  });
+});

@@ -1,0 +1,105 @@
+// Unchecked bindings -> Config, once per isolate. Nobody else reads the environment.
+import { type DrizzleD1Database, drizzle } from "drizzle-orm/d1";
+import { z } from "zod";
+import type { RateWindow } from "./rate-window.ts";
+
+export interface EngineAddress {
+  /** Pattern of model ids: `*` stands for any text. */
+  readonly models: string;
+  /** Base address, without a trailing slash. */
+  readonly url: string;
+  /** Bearer token; undefined = the engine asks for none. */
+  readonly token: string | undefined;
+}
+
+export interface Config {
+  readonly db: DrizzleD1Database;
+  readonly rateWindows: DurableObjectNamespace<RateWindow>;
+  readonly assets: Fetcher;
+  /** In order: the first whose pattern fits a model serves it. */
+  readonly engines: readonly EngineAddress[];
+  /** undefined = rate limits live in the Durable Object alone. */
+  readonly upstash: { readonly url: string; readonly token: string } | undefined;
+  /** Origin of share links; undefined = the origin that was called. */
+  readonly publicUrl: string | undefined;
+  /** After this long without an end, an engine's answer is given up. */
+  readonly engineTimeoutMs: number;
+  /** How often a silent stream is written to, so that a client that has gone is noticed. */
+  readonly pingMs: number;
+}
+
+/** The deployment is wrong: its message says which setting and what it should be, and never repeats a value. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+}
+
+const EngineRows = z
+  .array(
+    z.strictObject({
+      models: z.string().min(1),
+      url: z.url({ protocol: /^https?$/ }),
+      token: z.string().min(1).optional(),
+    }),
+  )
+  .min(1);
+
+const origin = z.url({ protocol: /^https?$/ });
+
+/**
+ * Reads the Worker's bindings.
+ * @throws ConfigError naming the setting that is missing or malformed.
+ */
+export function parseConfig(env: Env): Config {
+  const settings = env as unknown as Readonly<Record<string, unknown>>;
+  const text = (name: string): string | undefined => {
+    const value = settings[name];
+    if (value === undefined || value === "") return undefined;
+    if (typeof value !== "string") throw new ConfigError(`${name} must be a text.`);
+    return value;
+  };
+  for (const binding of ["DB", "RATE_WINDOWS", "ASSETS"]) {
+    if (settings[binding] === undefined) throw new ConfigError(`The binding ${binding} is missing: see wrangler.toml.`);
+  }
+  const publicUrl = text("PUBLIC_URL");
+  if (publicUrl !== undefined && !origin.safeParse(publicUrl).success) throw new ConfigError("PUBLIC_URL must be an http(s) address.");
+  return {
+    db: drizzle(env.DB),
+    rateWindows: env.RATE_WINDOWS as DurableObjectNamespace<RateWindow>,
+    assets: env.ASSETS,
+    engines: parseEngines(text("ENGINES"), text),
+    upstash: parseUpstash(text("UPSTASH_REDIS_REST_URL"), text("UPSTASH_REDIS_REST_TOKEN")),
+    publicUrl: publicUrl?.replace(/\/+$/, ""),
+    engineTimeoutMs: 300_000,
+    pingMs: 1000,
+  };
+}
+
+function parseEngines(json: string | undefined, secret: (name: string) => string | undefined): readonly EngineAddress[] {
+  const form = 'ENGINES must be a JSON list such as [{"models":"*","url":"http://127.0.0.1:8788","token":"ENGINE_TOKEN"}]';
+  if (json === undefined) throw new ConfigError(`${form}; it is missing.`);
+  let value: unknown;
+  try {
+    value = JSON.parse(json);
+  } catch {
+    throw new ConfigError(`${form}; it is not JSON.`);
+  }
+  const rows = EngineRows.safeParse(value);
+  if (!rows.success) {
+    const issue = rows.error.issues[0];
+    throw new ConfigError(`${form}; at ${issue?.path.join(".") || "the top"}: ${issue?.message}.`);
+  }
+  return rows.data.map(({ models, url, token }) => {
+    const value = token === undefined ? undefined : secret(token);
+    if (token !== undefined && value === undefined) throw new ConfigError(`ENGINES names the secret ${token}, which is not set.`);
+    return { models, url: url.replace(/\/+$/, ""), token: value };
+  });
+}
+
+function parseUpstash(url: string | undefined, token: string | undefined): Config["upstash"] {
+  if (url === undefined && token === undefined) return undefined;
+  if (url === undefined || token === undefined) {
+    throw new ConfigError("UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN belong together: set both or neither.");
+  }
+  if (!origin.safeParse(url).success) throw new ConfigError("UPSTASH_REDIS_REST_URL must be an http(s) address.");
+  return { url, token };
+}

@@ -1,0 +1,191 @@
+// The only file that knows where engines are and how to talk to them. What comes back is validated; what cannot be used becomes
+// a TillerError of the table: an engine's own code when the caller can act on it, `engine_*` when the fault is on our side.
+import type { z } from "zod";
+import { type ErrorCode, TillerError } from "../shared/errors.ts";
+import {
+  EngineErrorBody,
+  fromEngineError,
+  type GenerateRequest,
+  GenerateResult,
+  type ModelInfo,
+  ModelList,
+  TokenEvent,
+} from "../shared/protocol.ts";
+import { parseEvents } from "../shared/sse.ts";
+import type { Config, EngineAddress } from "./config.ts";
+
+/** Seconds after which a caller should try an engine that did not answer again. */
+const RETRY_SECONDS = 5;
+const HEALTH_TIMEOUT_MS = 2000;
+
+/** Codes that say something about the caller's request. Any other code of an engine is about our deployment. */
+const CALLERS_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  "invalid_request",
+  "prompt_too_long",
+  "model_not_found",
+  "feature_not_found",
+  "too_large",
+  "steering_not_applied",
+  "engine_busy",
+  "engine_timeout",
+  "engine_unavailable",
+]);
+
+export type EngineEvent =
+  | { readonly event: "token"; readonly data: TokenEvent }
+  | { readonly event: "done"; readonly data: GenerateResult };
+
+/** The first engine whose pattern fits the model. */
+export function findEngine(config: Config, model: string): EngineAddress | undefined {
+  return config.engines.find(({ models }) => fits(models, model));
+}
+
+function fits(pattern: string, model: string): boolean {
+  const escaped = pattern.split("*").map((part) => part.replace(/[.+?^${}()|[\]\\]/g, "\\$&"));
+  return new RegExp(`^${escaped.join(".*")}$`).test(model);
+}
+
+/** What an engine serves. */
+export async function listModels(engine: EngineAddress, config: Config): Promise<readonly ModelInfo[]> {
+  const response = await send(engine, config, "/models", {}, undefined);
+  return parse(ModelList, await readJson(response), "/models").models;
+}
+
+/** Whether the engine says it is well, within two seconds. */
+export async function isHealthy(engine: EngineAddress): Promise<boolean> {
+  try {
+    const response = await fetch(`${engine.url}/health`, { headers: headers(engine), signal: AbortSignal.timeout(HEALTH_TIMEOUT_MS) });
+    await response.body?.cancel();
+    return response.ok;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Generates all rows and waits for the end. Aborting `signal` closes the connection, which frees the engine's rows.
+ * @throws TillerError; the signal's reason when it was aborted.
+ */
+export async function generate(
+  engine: EngineAddress,
+  config: Config,
+  request: GenerateRequest,
+  signal: AbortSignal,
+): Promise<GenerateResult> {
+  const response = await send(engine, config, "/generate", post(request, "application/json"), signal);
+  return parse(GenerateResult, await readJson(response), "/generate");
+}
+
+/**
+ * Starts a generation and returns its events. The promise fails when the engine refuses before it starts; the events fail when it
+ * stops half way. They end with `done`, or they throw: never silently.
+ */
+export async function openGeneration(
+  engine: EngineAddress,
+  config: Config,
+  request: GenerateRequest,
+  signal: AbortSignal,
+): Promise<AsyncGenerator<EngineEvent>> {
+  const response = await send(engine, config, "/generate", post(request, "text/event-stream"), signal);
+  const type = response.headers.get("content-type") ?? "";
+  if (response.body === null || !type.startsWith("text/event-stream")) {
+    await response.body?.cancel();
+    throw unusable(`/generate answered ${type || "no content type"} instead of an event stream`);
+  }
+  return readGeneration(response.body);
+}
+
+async function* readGeneration(body: ReadableStream<Uint8Array>): AsyncGenerator<EngineEvent> {
+  const events = parseEvents(body);
+  try {
+    for (;;) {
+      const next = await events.next().catch((error: unknown) => {
+        throw isTimeout(error) ? timedOut(error) : unusable("the stream broke", error);
+      });
+      if (next.done) throw unusable("the stream ended without a done event");
+      const { event, data } = next.value;
+      if (event === "token") yield { event, data: parse(TokenEvent, decode(data), "token event") };
+      else if (event === "error") throw asCallerError(fromEngineError(decode(data)));
+      else if (event === "done") {
+        yield { event, data: parse(GenerateResult, decode(data), "done event") };
+        return;
+      }
+    }
+  } finally {
+    await events.return(undefined);
+  }
+}
+
+const post = (body: unknown, accept: string): RequestInit => ({
+  method: "POST",
+  body: JSON.stringify(body),
+  headers: { "content-type": "application/json", accept },
+});
+
+const headers = (engine: EngineAddress): Record<string, string> =>
+  engine.token === undefined ? {} : { authorization: `Bearer ${engine.token}` };
+
+async function send(
+  engine: EngineAddress,
+  config: Config,
+  path: string,
+  init: RequestInit,
+  signal: AbortSignal | undefined,
+): Promise<Response> {
+  const deadline = AbortSignal.timeout(config.engineTimeoutMs);
+  let response: Response;
+  try {
+    response = await fetch(engine.url + path, {
+      ...init,
+      headers: { ...(init.headers as Record<string, string> | undefined), ...headers(engine) },
+      signal: signal === undefined ? deadline : AbortSignal.any([signal, deadline]),
+    });
+  } catch (error) {
+    if (deadline.aborted) throw timedOut(error);
+    if (signal?.aborted) throw error;
+    throw new TillerError("engine_unavailable", undefined, { cause: error, retryAfterSeconds: RETRY_SECONDS });
+  }
+  if (response.ok) return response;
+  const body = await response.json().catch(() => undefined);
+  // A gateway in front of an engine that is not there answers 502 to 504 without our error body.
+  if (response.status >= 502 && response.status <= 504 && !EngineErrorBody.safeParse(body).success) {
+    throw new TillerError("engine_unavailable", undefined, {
+      cause: `${path} answered ${response.status}`,
+      retryAfterSeconds: RETRY_SECONDS,
+    });
+  }
+  throw asCallerError(fromEngineError(body));
+}
+
+async function readJson(response: Response): Promise<unknown> {
+  try {
+    return await response.json();
+  } catch (error) {
+    throw isTimeout(error) ? timedOut(error) : unusable("the answer was cut off or is not JSON", error);
+  }
+}
+
+function decode(data: string): unknown {
+  try {
+    return JSON.parse(data);
+  } catch (error) {
+    throw unusable("an event is not JSON", error);
+  }
+}
+
+function parse<Schema extends z.ZodType>(schema: Schema, value: unknown, what: string): z.output<Schema> {
+  const result = schema.safeParse(value);
+  if (!result.success) throw unusable(`${what} is not what the protocol says`, result.error);
+  return result.data;
+}
+
+/** An engine's "wrong token" must not reach the caller as "your key is wrong". */
+function asCallerError(error: TillerError): TillerError {
+  if (!CALLERS_CODES.has(error.code)) return error.code === "engine_failed" ? error : unusable(`the engine answered ${error.code}`, error);
+  if (error.status !== 503 || error.retryAfterSeconds !== undefined) return error;
+  return new TillerError(error.code, error.message, { cause: error, retryAfterSeconds: RETRY_SECONDS });
+}
+
+const isTimeout = (error: unknown): boolean => error instanceof DOMException && error.name === "TimeoutError";
+const timedOut = (cause: unknown): TillerError => new TillerError("engine_timeout", undefined, { cause });
+const unusable = (detail: string, cause?: unknown): TillerError => new TillerError("engine_failed", undefined, { cause: cause ?? detail });

@@ -1,0 +1,97 @@
+// The share page of a steer: prompt, both texts, what was edited and with which settings.
+import type { SavedSteer } from "../steer/save.ts";
+import type { StoredRequest } from "../steer/stored.ts";
+import { Layout } from "./layout.tsx";
+
+export const SharePage = (props: { steer: SavedSteer }) => {
+  const { request, result, model_id, created_at } = props.steer;
+  return (
+    <Layout title={`${model_id}, plain and steered`}>
+      <h1>{model_id}, plain and steered</h1>
+      <h2>Prompt</h2>
+      <p class="prompt">{request.prompt}</p>
+      <div class="sides">
+        <section class="side">
+          <h2>Default</h2>
+          <p>{result.DEFAULT.text}</p>
+        </section>
+        <section class="side steered">
+          <h2>Steered</h2>
+          <p>{result.STEERED.text}</p>
+        </section>
+      </div>
+      <h2>Edits</h2>
+      <Edits steer={props.steer} />
+      <h2>Settings</h2>
+      <Settings model={model_id} request={request} />
+      <p>Generated {new Date(created_at).toISOString().slice(0, 16).replace("T", " ")} UTC.</p>
+    </Layout>
+  );
+};
+
+const Edits = (props: { steer: SavedSteer }) => {
+  const { request, result } = props.steer;
+  return (
+    <div class="scroll">
+      <table>
+        <thead>
+          <tr>
+            <th>Direction</th>
+            <th>Where</th>
+            <th>Method</th>
+            <th>Strength</th>
+            <th>Positions changed</th>
+            <th>Mean change</th>
+          </tr>
+        </thead>
+        <tbody>
+          {request.edits.map((edit, i) => {
+            const receipt = result.receipts.find((candidate) => candidate.edit === i);
+            return (
+              <tr>
+                <td>{nameOf(request, i)}</td>
+                <td>{receipt?.point ?? edit.point}</td>
+                <td>{edit.method}</td>
+                <td>{edit.method === "PROJECTION_CLAMP" ? `${edit.min ?? "-∞"} to ${edit.max ?? "∞"}` : edit.strength}</td>
+                <td>{receipt === undefined ? "" : `${receipt.positions_changed} of ${receipt.positions}`}</td>
+                <td>{receipt === undefined ? "" : `${(100 * receipt.mean_relative_delta).toFixed(1)}%`}</td>
+              </tr>
+            );
+          })}
+        </tbody>
+      </table>
+    </div>
+  );
+};
+
+function nameOf(request: StoredRequest, edit: number): string {
+  const feature = request.features[edit];
+  if (feature === undefined) return "own vector";
+  const name = `${feature.layer} / ${feature.index}`;
+  return feature.label === undefined ? name : `${feature.label} (${name})`;
+}
+
+const Settings = (props: { model: string; request: StoredRequest }) => {
+  const rows = Object.entries({ model: props.model, ...props.request.settings, ...props.request.sampling });
+  return (
+    <table class="facts">
+      <tbody>
+        {rows.map(([name, value]) => (
+          <tr>
+            <th>{name}</th>
+            <td>{typeof value === "object" ? JSON.stringify(value) : String(value)}</td>
+          </tr>
+        ))}
+      </tbody>
+    </table>
+  );
+};
+
+export const MissingPage = () => (
+  <Layout title="Not found">
+    <h1>There is no steer here</h1>
+    <p>
+      The link may be cut off. <a href="/">Back to the start</a>.
+    </p>
+  </Layout>
+);

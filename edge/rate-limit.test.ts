@@ -1,0 +1,109 @@
+import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import { describe, expect, it } from "vitest";
+import { newId } from "../shared/ids.ts";
+import { WINDOW_MS } from "./limits.ts";
+import { newRateLimiter } from "./rate-limit.ts";
+import type { RateWindow } from "./rate-window.ts";
+import { config, json, newUser, post, scripted } from "./test/worker/client.ts";
+
+const windowOf = (identifier: string) =>
+  env.RATE_WINDOWS.get(env.RATE_WINDOWS.idFromName(`tiller:steer:${identifier}`)) as DurableObjectStub<RateWindow>;
+
+it("lets exactly 100 of the requests of 50 parallel callers through", async () => {
+  const user = await newUser();
+  const caller = async () => {
+    const statuses: number[] = [];
+    for (let i = 0; i < 3; i++) {
+      const response = await post("/api/steer", scripted({ n_tokens: 1 }), user.headers);
+      await response.body?.cancel();
+      statuses.push(response.status);
+    }
+    return statuses;
+  };
+  const statuses = (await Promise.all(Array.from({ length: 50 }, caller))).flat();
+  expect(statuses.filter((status) => status === 200)).toHaveLength(100);
+  expect(statuses.filter((status) => status === 429)).toHaveLength(50);
+});
+
+it("refuses with Neuronpedia's words and ours, and says when to come again", async () => {
+  const user = await newUser({ hourlyLimit: 1 });
+  const first = await post("/api/steer", scripted(), user.headers);
+  expect([first.status, first.headers.get("x-limit-remaining"), (await json(first)).limit]).toEqual([200, "0", "0"]);
+  const response = await post("/api/steer", scripted(), user.headers);
+  expect(response.status).toBe(429);
+  const wait = Number(response.headers.get("retry-after"));
+  expect(wait).toBeGreaterThan(3500);
+  expect(wait).toBeLessThanOrEqual(3600);
+  expect(response.headers.get("ratelimit-limit")).toBe("1");
+  expect(response.headers.get("ratelimit-remaining")).toBe("0");
+  expect(response.headers.get("ratelimit-reset")).toBe(String(wait));
+  expect(await json(response)).toEqual({
+    endpoint: "/api/steer",
+    limitPerWindow: 1,
+    requestWindow: "60 m",
+    remainingRequests: 0,
+    error: expect.stringContaining("(/api/steer) is 1 requests per 60 m"),
+    message: expect.stringContaining("Try again in"),
+    code: "rate_limited",
+    requestId: response.headers.get("x-request-id"),
+  });
+});
+
+it("counts callers without a key by address, and those of one IPv6 network together", async () => {
+  const left = async (address: string) => {
+    const response = await post("/api/steer", scripted(), { "cf-connecting-ip": address });
+    await response.body?.cancel();
+    return response.headers.get("x-limit-remaining");
+  };
+  expect(await left("192.0.2.1")).toBe("19");
+  expect(await left("192.0.2.2")).toBe("19");
+  expect(await left("192.0.2.1")).toBe("18");
+  expect(await left("2001:db8:0:1::1")).toBe("19");
+  expect(await left("2001:0db8::1:5:6:7:8")).toBe("18");
+  expect(await left("2001:db8:0:2::1")).toBe("19");
+});
+
+describe("the window", () => {
+  it("slides: a use leaves it after an hour, not at the turn of one", async () => {
+    const identifier = `user:${newId()}`;
+    const limiter = newRateLimiter(config());
+    await limiter.quotaOf(identifier, 2).take();
+    await limiter.quotaOf(identifier, 2).take();
+    expect((await limiter.quotaOf(identifier, 2).take()).success).toBe(false);
+    await runInDurableObject(windowOf(identifier), (_, state) => {
+      state.storage.sql.exec("UPDATE uses SET at = at - ? WHERE rowid = 1", WINDOW_MS);
+    });
+    expect(await limiter.quotaOf(identifier, 2).take()).toMatchObject({ success: true, remaining: 0 });
+    expect((await limiter.quotaOf(identifier, 2).take()).success).toBe(false);
+  });
+
+  it("gives a place back once, and only one that was taken", async () => {
+    const identifier = `user:${newId()}`;
+    const limiter = newRateLimiter(config());
+    const [used, given] = [limiter.quotaOf(identifier, 5), limiter.quotaOf(identifier, 5)];
+    await used.take();
+    await given.take();
+    await given.refund();
+    await given.refund();
+    expect((await given.state()).remaining).toBe(4);
+    const untaken = limiter.quotaOf(identifier, 5);
+    await untaken.refund();
+    expect((await untaken.state()).remaining).toBe(4);
+  });
+
+  it("forgets a caller who has been quiet, and no other", async () => {
+    const identifier = `user:${newId()}`;
+    await newRateLimiter(config()).quotaOf(identifier, 5).take();
+    const uses = () =>
+      runInDurableObject(windowOf(identifier), (_, state) => state.storage.sql.exec("SELECT count(*) AS n FROM uses").one().n);
+    expect(await runDurableObjectAlarm(windowOf(identifier))).toBe(true);
+    expect(await uses()).toBe(1);
+    await runInDurableObject(windowOf(identifier), (_, state) => {
+      state.storage.sql.exec("UPDATE uses SET at = at - ?", 2 * WINDOW_MS);
+    });
+    expect(await runDurableObjectAlarm(windowOf(identifier))).toBe(true);
+    expect(await uses()).toBe(0);
+    expect(await runDurableObjectAlarm(windowOf(identifier))).toBe(false);
+  });
+});

@@ -1,0 +1,139 @@
+// A validated body -> the engine's request. Everything that can be refused without running the model is refused here.
+import { boundaryOf, parsePoint } from "../../shared/address.ts";
+import { decodeFloat32, encodeFloat32 } from "../../shared/base64.ts";
+import { TillerError } from "../../shared/errors.ts";
+import { Edit, type GenerateRequest, type ModelInfo, LIMITS as PROTOCOL } from "../../shared/protocol.ts";
+import type { Models } from "../models.ts";
+import type { SteerRequest } from "./contract.ts";
+import type { StoredFeature, StoredRequest } from "./stored.ts";
+
+export interface Plan {
+  readonly engineRequest: GenerateRequest;
+  readonly stored: StoredRequest;
+}
+
+type Feature = SteerRequest["features"][number];
+type Vector = SteerRequest["vectors"][number];
+
+/**
+ * Resolves features and vectors against the model and composes the request for its engine: a row without edits (DEFAULT) and a
+ * row with all of them, features first (STEERED).
+ * @throws TillerError naming the field and what is allowed.
+ */
+export async function planSteer(body: SteerRequest, model: ModelInfo, models: Models): Promise<Plan> {
+  const count = body.features.length + body.vectors.length;
+  if (count === 0) throw new TillerError("invalid_request", "features is empty: give at least one feature or vector to steer with.");
+  if (count > PROTOCOL.edits) {
+    throw new TillerError("invalid_request", `features and vectors together are ${count}, the limit is ${PROTOCOL.edits}.`);
+  }
+  const resolved = await Promise.all(body.features.map((feature, i) => resolveFeature(feature, `features[${i}]`, model, models)));
+  const edits = [
+    ...body.features.map((feature, i) =>
+      newEdit(body, feature, `features[${i}]`, { feature: { model: feature.modelId, source: feature.layer, index: feature.index } }),
+    ),
+    ...body.vectors.map((vector, i) => newEdit(body, vector, `vectors[${i}]`, resolveVector(vector, `vectors[${i}]`, model))),
+  ];
+  const { top_p, top_k, presence_penalty, stop } = body;
+  return {
+    engineRequest: {
+      model: model.id,
+      prompt: body.prompt,
+      rows: [
+        { name: "DEFAULT", edits: [] },
+        { name: "STEERED", edits },
+      ],
+      sampling: {
+        temperature: body.temperature,
+        top_p,
+        top_k,
+        frequency_penalty: body.freq_penalty,
+        presence_penalty,
+        seed: body.seed,
+        stop,
+        logprobs: body.n_logprobs,
+      },
+      max_tokens: body.n_tokens,
+      steer_special_tokens: body.steer_special_tokens,
+      ...(body.kl ? { kl_baseline: "DEFAULT" } : {}),
+    },
+    stored: {
+      prompt: body.prompt,
+      settings: {
+        temperature: body.temperature,
+        n_tokens: body.n_tokens,
+        freq_penalty: body.freq_penalty,
+        seed: body.seed,
+        strength_multiplier: body.strength_multiplier,
+        steer_special_tokens: body.steer_special_tokens,
+        steer_method: body.steer_method,
+      },
+      features: resolved,
+      edits,
+      sampling: { top_p, top_k, presence_penalty, stop },
+    },
+  };
+}
+
+type Target = Pick<Edit, "feature"> | Pick<Edit, "vector" | "point">;
+
+function newEdit(body: SteerRequest, given: Feature | Vector, where: string, target: Target): Edit {
+  const edit = Edit.safeParse({
+    ...target,
+    method: given.method ?? body.steer_method,
+    strength: given.strength * body.strength_multiplier,
+    min: given.min,
+    max: given.max,
+    positions: given.positions ?? body.positions,
+  });
+  if (edit.success) return edit.data;
+  throw new TillerError("invalid_request", `${where}: ${edit.error.issues[0]?.message}.`);
+}
+
+async function resolveFeature(feature: Feature, where: string, model: ModelInfo, models: Models): Promise<StoredFeature> {
+  const owner = feature.modelId === model.id ? model : (await models.get(feature.modelId)).info;
+  if (owner.width !== model.width) {
+    throw new TillerError(
+      "invalid_request",
+      `${where}.modelId: directions of ${owner.id} have ${owner.width} values, ${model.id} needs ${model.width}.`,
+    );
+  }
+  const source = findSource(feature, where, owner);
+  boundaryOf(parsePoint(source.point), model.layers);
+  if (feature.index >= source.width) {
+    throw new TillerError(
+      "feature_not_found",
+      `${where}.index: ${source.id} of ${owner.id} has no feature ${feature.index}; its features are 0 to ${source.width - 1}.`,
+    );
+  }
+  return {
+    modelId: feature.modelId,
+    layer: feature.layer,
+    index: feature.index,
+    strength: feature.strength,
+    label: source.labelled_features.find(({ index }) => index === feature.index)?.label,
+  };
+}
+
+function findSource(feature: Feature, where: string, owner: ModelInfo): ModelInfo["sources"][number] {
+  const source = owner.sources.find(({ id }) => id === feature.layer);
+  if (source !== undefined) return source;
+  const names = owner.sources.map(({ id }) => id).join(", ");
+  throw new TillerError(
+    "feature_not_found",
+    `${where}.layer: ${owner.id} has no source '${feature.layer}'. Its sources are: ${names || "none"}.`,
+  );
+}
+
+function resolveVector(given: Vector, where: string, model: ModelInfo): Pick<Edit, "vector" | "point"> {
+  boundaryOf(parsePoint(given.hookName), model.layers);
+  const values = typeof given.vector === "string" ? decodeFloat32(given.vector) : given.vector;
+  if (values === undefined) throw new TillerError("invalid_request", `${where}.vector is not base64 of little-endian float32 values.`);
+  if (values.length !== model.width) {
+    throw new TillerError("invalid_request", `${where}.vector has ${values.length} values; ${model.id} needs exactly ${model.width}.`);
+  }
+  // Rounded first: a value beyond float32 becomes infinite there, and tiny ones become zero.
+  const rounded = Float32Array.from(values);
+  if (!rounded.every(Number.isFinite)) throw new TillerError("invalid_request", `${where}.vector must hold finite float32 values only.`);
+  if (rounded.every((value) => value === 0)) throw new TillerError("invalid_request", `${where}.vector is zero: it has no direction.`);
+  return { vector: encodeFloat32(rounded), point: given.hookName };
+}

@@ -1,0 +1,29 @@
+// Starts what the Worker's tests need outside of the runtime: the CPU engine with the bundled model, and the engine of faults.
+import type { TestProject } from "vitest/node";
+import { startCpuEngine } from "./cpu-engine.ts";
+import { SCRIPTED_TOKEN, startScriptedEngine } from "./scripted-engine.ts";
+
+declare module "vitest" {
+  interface ProvidedContext {
+    /** Bindings of the Worker under test. */
+    engineBindings: { ENGINES: string; ENGINE_TOKEN: string; SCRIPTED_TOKEN: string; SCRIPTED_URL: string };
+  }
+}
+
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const cpu = await startCpuEngine();
+  const scripted = await startScriptedEngine();
+  const scriptedUrl = `http://127.0.0.1:${scripted.port}`;
+  project.provide("engineBindings", {
+    ENGINES: JSON.stringify([
+      { models: "scripted*", url: scriptedUrl, token: "SCRIPTED_TOKEN" },
+      { models: "*", url: cpu.url, token: "ENGINE_TOKEN" },
+    ]),
+    ENGINE_TOKEN: cpu.token,
+    SCRIPTED_TOKEN,
+    SCRIPTED_URL: scriptedUrl,
+  });
+  return async () => {
+    await Promise.all([scripted.close(), cpu.close()]);
+  };
+}
