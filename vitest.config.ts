@@ -25,7 +25,7 @@ export default defineConfig({
           exclude: ["edge/test/node/**"],
           setupFiles: ["edge/test/worker/setup.ts"],
           globalSetup: ["edge/test/node/global-setup.ts"],
-          testTimeout: 30_000,
+          testTimeout: 60_000,
           hookTimeout: 60_000,
           // Polls wait for something that happens elsewhere; on a busy machine that takes longer than the second they have by default.
           expect: { poll: { timeout: 15_000 } },
@@ -37,7 +37,7 @@ export default defineConfig({
           name: "node",
           pool: "forks",
           include: ["{shared,gpu-functions,scripts,bots}/**/*.test.ts", "edge/test/node/**/*.test.ts"],
-          testTimeout: 30_000,
+          testTimeout: 60_000,
           hookTimeout: 60_000,
           expect: { poll: { timeout: 15_000 } },
         },

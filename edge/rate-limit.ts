@@ -31,7 +31,7 @@ export interface RateLimiter {
 type Algorithm = RatelimitConfig["limiter"];
 
 const PREFIX = "tiller:steer";
-const REDIS_TIMEOUT_MS = 500;
+const REDIS_TIMEOUT_MS = 1500;
 /** After a failure Redis is left alone for this long, so that its time-out is not added to every request. */
 const REDIS_REST_MS = 10_000;
 

@@ -20,6 +20,18 @@ it.each([
     "7 passed, 1 failed",
   ],
   ["a file that cannot be loaded", report({ testResults: [{ status: "failed", assertionResults: [] }] }), 1, "7 passed, 1 failed"],
+  [
+    "a failed test and a file that cannot be loaded",
+    report({
+      numFailedTests: 1,
+      testResults: [
+        { status: "failed", assertionResults: [{ status: "failed" }] },
+        { status: "failed", assertionResults: [] },
+      ],
+    }),
+    1,
+    "7 passed, 2 failed",
+  ],
   ["an error outside of every test", report({}), 1, "7 passed, 1 failed"],
   ["vitest ended without a report", undefined, 0, "0 passed, 1 failed"],
 ])("counts: %s", (_, given, code, line) => {
