@@ -27,6 +27,7 @@ NEGATIVE = set("sad sadly sadness lonely upset unhappy gloomy sorry miserable hu
 PROMPTS = ["The children", "One day, Anna", "Ben opened the door and", "My friend and I", "In the morning, the boy", "The old woman looked at", "Then Lucy", "On the way home, they"]
 SAMPLE_PROMPTS = ["Once upon a time", "The king", "One day, a little girl", "My dog", "It was raining", "In the garden", "The old man", "Tom was hungry", "At night", "She opened the box"]
 PER_PROMPT, TOKENS, TEMPERATURE = 12, 48, 0.7
+PER_TOPIC = 3
 STRENGTHS = [-24, -20, -16, -12, -8, -4, 0, 4, 8, 12, 16, 20, 24]
 
 
@@ -100,16 +101,17 @@ def mood_curve(steered: Steered, layer: int, direction: Tensor) -> list[dict]:
     return rows
 
 
-def latent_pull(steered: Steered, layer: int, rows: Tensor, labels: dict, strength: float) -> list[dict]:
-    """For each latent labelled with a topic or mood: share of its vocabulary among the words written, without and with it."""
+def latent_pull(steered: Steered, layer: int, rows: Tensor, labels: dict) -> list[dict]:
+    """For the PER_TOPIC densest latents of each topic or mood: share of its vocabulary among the words written, without and with it."""
     topics = vocabulary()
+    ranked = sorted(labels.items(), key=lambda item: -item[1]["density"])
+    chosen = [item for topic in topics for item in [i for i in ranked if i[1]["label"].split(":")[0] == topic][:PER_TOPIC]]
     plain_words = re.findall(r"[a-z]+", " ".join(steered.text(r) for i, p in enumerate(PROMPTS) for r in steered.generate(p, 4, TOKENS, None, 300 + i)).lower())
     found = []
-    for index, entry in labels.items():
+    for index, entry in chosen:
         topic = entry["label"].split(":")[0]
-        if topic not in topics:
-            continue
-        texts = [(p, steered.generate(p, 4, TOKENS, (layer, strength * rows[int(index)]), 300 + i)) for i, p in enumerate(PROMPTS)]
+        edit = (layer, entry["strength"] * rows[int(index)])
+        texts = [(p, steered.generate(p, 4, TOKENS, edit, 300 + i)) for i, p in enumerate(PROMPTS)]
         words = re.findall(r"[a-z]+", " ".join(steered.text(r) for _, rs in texts for r in rs).lower())
         share = lambda ws: sum(w in topics[topic] or w.rstrip("s") in topics[topic] for w in ws) / max(1, len(ws))
         found.append({"index": int(index), "label": entry["label"], "plain": share(plain_words), "steered": share(words), "example": steered.text(texts[0][1][0])})
@@ -150,8 +152,8 @@ def section(steered: Steered, corpus: Path) -> str:
     lines += [f"| {r['strength']:+d} | {r['positive']} | {r['negative']} | {r['share']:.0%} | {r['perplexity']:.2f} | {r['perplexity'] / base:.2f} |" for r in curve]
     layer, rows, labels = steered.source(sae_name)
     numbers = json.loads((steered.folder / "sources" / sae_name / "report.json").read_text())
-    strength = round(0.35 * numbers["mean_residual_norm"])
-    pulled = latent_pull(steered, layer, rows, labels, strength)
+    pulled = latent_pull(steered, layer, rows, labels)
+    strength = next(iter(labels.values()))["strength"]
     lines += ["", f"### The SAE (`{sae_name}`)", "", f"{len(rows)} latents, {len(labels)} with a label. On held-out text: " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in numbers.items()) + ".", ""]
     lines += [f"Latents that write what they read, at strength {strength}: share of the label's vocabulary among the words written.", "", "| latent | label | plain | steered | example |", "|---|---|---|---|---|"]
     lines += [f"| {r['index']} | {r['label']} | {r['plain']:.1%} | {r['steered']:.1%} | {PROMPTS[0]}{r['example'][:110].replace(chr(10), ' ')} |" for r in pulled[:16]]

@@ -23,6 +23,7 @@ from sae import LATENTS, SOURCE, activations, encode, windows
 
 TOP = 24
 AGREE = 0.6
+STRENGTH = 0.35  # suggested, as a share of the stream's mean length
 COMMON = set("a an and the of to in on at by with for from it its is was were be been he she they we i you his her him them their this that there then so but not no as up out down into over all one two had has have did do does very went came said what when who".split())
 
 
@@ -76,6 +77,7 @@ def main() -> None:
     latents = encode(sae, activations(model, ids)[:, 1:]).flatten(0, 1)
     topics = vocabulary()
     pieces = [[tokenizer.decode([i]) for i in row] for row in ids.tolist()]
+    norm = json.loads((args.out / "sources" / SOURCE / "report.json").read_text())["mean_residual_norm"]
     labels = {}
     for index in range(LATENTS):
         column = latents[:, index]
@@ -86,7 +88,7 @@ def main() -> None:
         label = label_of(words, topics)
         if label is not None:
             tokens = [word for word, _ in Counter(words).most_common(6)]
-            labels[str(index)] = {"label": label, "tokens": tokens, "density": round((column > 0).float().mean().item(), 5), "max_activation": round(values[0].item(), 2)}
+            labels[str(index)] = {"label": label, "strength": round(STRENGTH * norm), "tokens": tokens, "density": round((column > 0).float().mean().item(), 5), "max_activation": round(values[0].item(), 2)}
     file = args.out / "sources" / SOURCE / "labels.json"
     file.write_text(json.dumps({"labels": labels}, separators=(",", ":"), ensure_ascii=False) + "\n")
     kinds = Counter("word" if entry["label"].startswith("the ") else entry["label"].split(":")[0] for entry in labels.values())
