@@ -61,6 +61,26 @@ describe("sampling", () => {
     }
   });
 
+  it("keeps the tokens that a full sort would keep, equals by lower id", () => {
+    for (let trial = 0; trial < 60; trial++) {
+      // Few values, so that the limits fall among equals.
+      const levels = trial % 2 === 0 ? 16 : 2;
+      const logits = Float32Array.from({ length: 300 }, (_, i) => (4 * Math.round(levels * uniform(trial, i))) / levels);
+      const top_k = Math.floor(uniform(trial, 1000) * 250);
+      const top_p = trial % 3 === 0 ? 1 : 0.05 + 0.9 * uniform(trial, 1001);
+      const sorted = [...logits.keys()].sort((a, b) => (logits[b] as number) - (logits[a] as number) || a - b);
+      const ranked = top_k === 0 ? sorted : sorted.slice(0, top_k);
+      const masses = ranked.map((id) => Math.exp((logits[id] as number) - (logits[sorted[0] as number] as number)));
+      const wanted = top_p * masses.reduce((a, b) => a + b);
+      const before = masses.map((_, rank) => masses.slice(0, rank).reduce((a, b) => a + b, 0));
+      const kept = top_p === 1 ? ranked : ranked.filter((_, rank) => (before[rank] as number) < wanted);
+      const draws = Array.from({ length: 100 }, (_, i) => i / 100).concat(1 - 2 ** -24);
+      const drawn = draws.map((u) => sampleToken(logits, none, { ...plain, top_k, top_p }, u));
+      expect(drawn.filter((id) => !kept.includes(id))).toEqual([]);
+      expect([drawn.at(0), drawn.at(-1)]).toEqual([Math.min(...kept), Math.max(...kept)]);
+    }
+  });
+
   it("leaves the logits as they were", () => {
     const logits = Float32Array.from([1, 2, 3]);
     sampleToken(logits, new Map([[1, 4]]), { ...plain, frequency_penalty: 2, top_k: 1 }, 0.3);

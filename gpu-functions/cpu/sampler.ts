@@ -56,27 +56,66 @@ export function sampleToken(
   return last;
 }
 
-/** Zeroes the masses outside top_k and top_p (in this order; at least one stays) and returns the sum of what is left. */
+/**
+ * Zeroes the masses outside top_k and top_p (in this order; at least one stays) and returns the sum of what is left. Ranks are taken
+ * from a heap, one at a time until enough: sorting a vocabulary of 50,000 costs more than the model's step.
+ */
 function truncate(masses: Float64Array, total: number, topK: number, topP: number): number {
-  const order = Array.from({ length: masses.length }, (_, id) => id)
-    .filter((id) => (masses[id] as number) > 0)
-    .sort((a, b) => (masses[b] as number) - (masses[a] as number) || a - b);
-  let keep = topK > 0 ? Math.min(topK, order.length) : order.length;
-  let kept = topK > 0 ? order.slice(0, keep).reduce((sum, id) => sum + (masses[id] as number), 0) : total;
+  if (heap.length < masses.length) heap = new Int32Array(masses.length);
+  let count = 0;
+  for (let id = 0; id < masses.length; id++) if ((masses[id] as number) > 0) heap[count++] = id;
+  for (let at = (count >> 1) - 1; at >= 0; at--) sink(masses, at, count);
+  let size = count;
+  // The best that is left moves behind the shrinking heap: rank r ends at heap[count - 1 - r].
+  const take = (): number => {
+    const id = heap[0] as number;
+    size--;
+    heap[0] = heap[size] as number;
+    heap[size] = id;
+    sink(masses, 0, size);
+    return masses[id] as number;
+  };
+  let keep = count;
+  let kept = total;
+  if (topK > 0 && topK < count) {
+    keep = topK;
+    kept = 0;
+    for (let rank = 0; rank < keep; rank++) kept += take();
+  }
   if (topP < 1) {
     const wanted = topP * kept;
+    let rank = 0;
     let sum = 0;
-    for (let rank = 0; rank < keep; rank++) {
-      sum += masses[order[rank] as number] as number;
-      if (sum >= wanted) {
-        keep = rank + 1;
-        kept = sum;
-        break;
-      }
-    }
+    for (; rank < keep && sum < wanted; rank++) sum += count - size > rank ? (masses[heap[count - 1 - rank] as number] as number) : take();
+    keep = rank;
+    kept = sum;
   }
-  for (const id of order.slice(keep)) masses[id] = 0;
+  for (let at = 0; at < count - keep; at++) masses[heap[at] as number] = 0;
   return kept;
+}
+
+/** Ids as a heap, the largest mass (the lowest id among equals) first; reused by every call. */
+let heap = new Int32Array(0);
+
+/** Moves heap[at] down to its place among the first `size`. */
+function sink(masses: Float64Array, at: number, size: number): void {
+  const id = heap[at] as number;
+  const mass = masses[id] as number;
+  let hole = at;
+  for (let child = 2 * hole + 1; child < size; child = 2 * hole + 1) {
+    if (child + 1 < size && precedes(masses, heap[child + 1] as number, heap[child] as number)) child++;
+    const below = heap[child] as number;
+    const other = masses[below] as number;
+    if (mass > other || (mass === other && id < below)) break;
+    heap[hole] = below;
+    hole = child;
+  }
+  heap[hole] = id;
+}
+
+function precedes(masses: Float64Array, a: number, b: number): boolean {
+  const [first, second] = [masses[a] as number, masses[b] as number];
+  return first > second || (first === second && a < b);
 }
 
 function argmax(scores: ArrayLike<number>): number {
