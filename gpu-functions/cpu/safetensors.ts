@@ -6,6 +6,8 @@ import { z } from "zod";
 const MAX_HEADER_BYTES = 100_000_000;
 const BYTES = { F64: 8, F32: 4, F16: 2, BF16: 2, I64: 8, I32: 4, I16: 2, I8: 1, U8: 1, BOOL: 1 } as const;
 type Dtype = keyof typeof BYTES;
+/** Types whose values can be read as float32; the others can only be listed. */
+export const READABLE: ReadonlySet<Dtype> = new Set(["F32", "F16", "BF16"]);
 
 const Entry = z.object({
   dtype: z.enum(Object.keys(BYTES) as [Dtype, ...Dtype[]]),
@@ -67,7 +69,7 @@ export function openSafetensors(path: string): SafetensorsFile {
       if (start + end > size) return fail(`tensor '${name}' ends at byte ${start + end}, the file at ${size}: it is truncated`);
       tensors.set(name, { dtype, shape, offset: start + begin, bytes });
     }
-    const ordered = [...tensors].sort(([, a], [, b]) => a.offset - b.offset);
+    const ordered = [...tensors].sort(([, a], [, b]) => a.offset - b.offset || a.bytes - b.bytes);
     for (let i = 1; i < ordered.length; i++) {
       const [[before, a], [name, b]] = [ordered[i - 1], ordered[i]] as [[string, TensorInfo], [string, TensorInfo]];
       if (a.offset + a.bytes > b.offset) return fail(`tensors '${before}' and '${name}' overlap`);
@@ -81,7 +83,8 @@ export function openSafetensors(path: string): SafetensorsFile {
 function read(fd: number, position: number, length: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(length);
   for (let done = 0; done < length; ) {
-    const count = readSync(fd, bytes, done, length - done, position + done);
+    // readSync takes an int32 length.
+    const count = readSync(fd, bytes, done, Math.min(length - done, 2 ** 30), position + done);
     if (count === 0) throw new Error(`the file ended at byte ${position + done}`);
     done += count;
   }

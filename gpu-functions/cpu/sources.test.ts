@@ -62,6 +62,13 @@ describe("safetensors", () => {
     expect(() => readTensor(file, "none")).toThrow(/has no tensor 'none'/);
   });
 
+  it("takes a tensor without values for no overlap", () => {
+    const file = write(path.join(folder(), "empty"), { a: f32([2], [1, 2]), none: f32([0], []) }, (header) => {
+      (header.none as { data_offsets: number[] }).data_offsets = [0, 0];
+    });
+    expect(readTensor(openSafetensors(file), "none")).toHaveLength(0);
+  });
+
   it("refuses damaged files with the file and the reason", () => {
     const dir = folder();
     const make = (name: string, damage: Parameters<typeof write>[2]) =>
@@ -127,6 +134,20 @@ describe("sources", () => {
     ]);
   });
 
+  it("say so when a row is zero or not finite", () => {
+    for (const value of [0, Number.NaN]) {
+      const sources = openSources(model({ decoder: f32([2, 4], [value, 0, 0, 0, 0, 0, 0, 2]) }), shape);
+      expect(() => sources.direction(feature)).toThrow(/Feature 0 of source '2-test-res' cannot steer/);
+      expect(sources.direction({ ...feature, index: 1 }).direction).toEqual(Float32Array.from([0, 0, 0, 1]));
+    }
+  });
+
+  it("are not looked for in hidden files", () => {
+    const root = model();
+    writeFileSync(path.join(root, "sources", ".DS_Store"), "");
+    expect(openSources(root, shape).info()).toHaveLength(1);
+  });
+
   it("say what there is when a feature is not", () => {
     const sources = openSources(model(), shape);
     expect(() => sources.direction({ ...feature, index: 2 })).toThrow(/its features are 0 to 1/);
@@ -140,6 +161,15 @@ describe("sources", () => {
     expect(() => openSources(model({ config: { architecture: "crosscoder" } }), shape)).toThrow(/cfg\.json.*architecture/s);
     expect(() => openSources(model({ config: { metadata: { hook_name: "blocks.9.hook_resid_pre" } } }), shape)).toThrow(
       /layers are 0 to 3/,
+    );
+    expect(() => openSources(model({ config: { metadata: { hook_name: "blocks.2.hook_mlp_out" } } }), shape)).toThrow(
+      /cfg\.json: hook_name: 'blocks\.2\.hook_mlp_out' is not a point/,
+    );
+    expect(() => openSources(model({ decoder: { ...f32([2, 4], []), dtype: "F64", bytes: new Uint8Array(64) } }), shape)).toThrow(
+      /sae_weights\.safetensors: W_dec is F64/,
+    );
+    expect(() => openSources(model({ labels: { labels: { "2": { label: "x" } } } }), shape)).toThrow(
+      /labels\.json: there is no feature 2; they are 0 to 1/,
     );
     expect(() => openSources(model({ id: "1-other" }), shape)).toThrow(/the source is called 1-other/);
     expect(() => openSources(model({ id: "nolayer" }), shape)).toThrow(/\{layer\}-\{name\}/);

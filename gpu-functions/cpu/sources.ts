@@ -3,11 +3,11 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { z } from "zod";
-import { boundaryOf, formatPoint, parsePoint, parseSource } from "../../shared/address.ts";
+import { boundaryOf, formatPoint, type Point, parsePoint, parseSource } from "../../shared/address.ts";
 import { TillerError } from "../../shared/errors.ts";
 import type { FeatureRef, SourceInfo } from "../../shared/protocol.ts";
 import type { Shape } from "./blocks.ts";
-import { openSafetensors, readRows, type SafetensorsFile } from "./safetensors.ts";
+import { openSafetensors, READABLE, readRows, type SafetensorsFile } from "./safetensors.ts";
 
 /** SAELens keeps hook_name at the top level up to version 5 and under metadata from 6 on. `directions`: decoder rows alone. */
 const Config = z.object({
@@ -35,7 +35,7 @@ export interface SourceStore {
   /**
    * The direction of a feature, float32 [width], and its point.
    * An SAE's decoder row is brought to length one (Neuronpedia folds W_dec's norms); a named direction is used as it is.
-   * @throws TillerError `feature_not_found` naming what there is.
+   * @throws TillerError `feature_not_found` naming what there is; `invalid_request` when the row is zero or not finite.
    */
   direction(feature: FeatureRef): { readonly direction: Float32Array; readonly point: string };
 }
@@ -46,7 +46,12 @@ export interface SourceStore {
  */
 export function openSources(directory: string, shape: Shape): SourceStore {
   const root = path.join(directory, "sources");
-  const ids = existsSync(root) ? readdirSync(root).sort() : [];
+  // File managers and git leave hidden files; only what looks like a source has to be one.
+  const ids = existsSync(root)
+    ? readdirSync(root)
+        .filter((name) => !name.startsWith("."))
+        .sort()
+    : [];
   const sources = new Map(ids.map((id) => [id, openSource(path.join(root, id), id, shape)]));
   return {
     info: () => [...sources.values()].map((source) => source.info),
@@ -79,9 +84,15 @@ function rowOf(source: Source, index: number): Float32Array {
     return cached;
   }
   const row = readRows(source.file, "W_dec", index, 1);
+  const length = Math.hypot(...row);
+  if (!(length > 0 && Number.isFinite(length))) {
+    throw new TillerError(
+      "invalid_request",
+      `Feature ${index} of source '${source.info.id}' cannot steer: its decoder row is zero or not finite. Choose another feature.`,
+    );
+  }
   if (source.info.architecture !== "directions") {
-    const length = Math.hypot(...row);
-    if (length > 0) for (let d = 0; d < row.length; d++) row[d] = (row[d] as number) / length;
+    for (let d = 0; d < row.length; d++) row[d] = (row[d] as number) / length;
   }
   source.rows.set(index, row);
   if (source.rows.size > CACHED_ROWS) source.rows.delete(source.rows.keys().next().value as number);
@@ -97,8 +108,7 @@ function openSource(directory: string, id: string, shape: Shape): Source {
   if (address === undefined) throw new Error(`${directory}: a source is called {layer}-{name}, such as 6-res-jb`);
   const config = parseFile(configFile, Config);
   const name = config.hook_name ?? config.metadata?.hook_name ?? fail("hook_name is missing");
-  const point = parsePoint(name);
-  boundaryOf(point, shape.layers);
+  const point = pointOf(name, shape, fail);
   if (point.layer !== address.layer) fail(`hook_name is ${name}, but the source is called ${id}`);
   if (config.d_in !== shape.width) fail(`d_in is ${config.d_in}, the model's residual stream has ${shape.width} values`);
   const file = openSafetensors(path.join(directory, "sae_weights.safetensors"));
@@ -108,13 +118,26 @@ function openSource(directory: string, id: string, shape: Shape): Source {
       `${file.path}: W_dec must have shape [${config.d_sae}, ${config.d_in}]; it is ${decoder === undefined ? "missing" : `[${decoder.shape}]`}`,
     );
   }
+  if (!READABLE.has(decoder.dtype)) throw new Error(`${file.path}: W_dec is ${decoder.dtype}; F32, F16 and BF16 can be read`);
   const labelFile = path.join(directory, "labels.json");
   const labels = existsSync(labelFile) ? parseFile(labelFile, Labels).labels : {};
   const labelled = Object.entries(labels)
     .map(([index, { label, strength }]) => ({ index: Number(index), label, ...(strength === undefined ? {} : { strength }) }))
     .sort((a, b) => a.index - b.index);
+  for (const { index } of labelled)
+    if (index >= config.d_sae) throw new Error(`${labelFile}: there is no feature ${index}; they are 0 to ${config.d_sae - 1}`);
   const info = { id, point: formatPoint(point), width: config.d_sae, architecture: config.architecture, labelled_features: labelled };
   return { info, file, rows: new Map() };
+}
+
+function pointOf(name: string, shape: Shape, fail: (reason: string) => never): Point {
+  try {
+    const point = parsePoint(name);
+    boundaryOf(point, shape.layers);
+    return point;
+  } catch (cause) {
+    return fail(`hook_name: ${(cause as Error).message}`);
+  }
 }
 
 function parseFile<Schema extends z.ZodType>(file: string, schema: Schema): z.output<Schema> {

@@ -45,6 +45,10 @@ describe("the tokenizer", () => {
     expect(() => loadTokenizer(copy((name, text) => (name === "tokenizer.json" ? text.slice(0, 99) : text)))).toThrow(
       /tokenizer\.json is not JSON/,
     );
+    for (const value of ["null", "[]"])
+      expect(() => loadTokenizer(copy((name, text) => (name === "generation_config.json" ? value : text)))).toThrow(
+        /generation_config\.json is not a JSON object/,
+      );
     const other = copy((name, text) =>
       name === "tokenizer.json" ? JSON.stringify({ ...JSON.parse(text), decoder: { type: "Metaspace" } }) : text,
     );

@@ -36,11 +36,14 @@ function readJson(directory: string, name: string, required: boolean): Record<st
     if (!required) return {};
     throw new Error(`${file} cannot be read: a model directory needs its tokenizer`, { cause });
   }
+  let value: unknown;
   try {
-    return JSON.parse(text) as Record<string, unknown>;
+    value = JSON.parse(text);
   } catch (cause) {
     throw new Error(`${file} is not JSON`, { cause });
   }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new Error(`${file} is not a JSON object`);
+  return value as Record<string, unknown>;
 }
 
 /**
