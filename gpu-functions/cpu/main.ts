@@ -26,15 +26,35 @@ const port = wholeNumber("PORT", 8788, 65_535) as number;
 const threads = wholeNumber("THREADS", undefined, 256);
 const host = process.env.HOST || "127.0.0.1";
 const token = process.env.ENGINE_TOKEN || undefined;
-const directories = (process.env.MODELS || BUNDLED).split(",").map((directory) => directory.trim());
+const directories = (process.env.MODELS || BUNDLED)
+  .split(",")
+  .map((directory) => directory.trim())
+  .filter((directory) => directory !== "");
+if (directories.length === 0) refuse("MODELS names no directory: list model directories, separated by commas.");
 if (token === undefined && !LOOPBACK.has(host))
   refuse(`HOST is ${host}, which others can reach: set ENGINE_TOKEN to the token they must send.`);
+
+/** What has to end before the process does: nothing while the models load. */
+let end = async (): Promise<void> => undefined;
+let stopping = false;
+async function stop(): Promise<void> {
+  if (stopping) return;
+  stopping = true;
+  await end();
+  process.exit(0);
+}
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => void stop());
+// Started by a supervisor with a channel: when it is gone, however it went, so are we. It may go while the models load, or even
+// before this line runs; `connected` is undefined where there never was a channel.
+process.on("disconnect", () => void stop());
+if (process.connected === false) process.exit(0);
 
 let engine: Engine;
 try {
   engine = await loadEngine({ directories, threads: threads === 0 ? undefined : threads });
 } catch (error) {
-  refuse(`The engine cannot start: ${error instanceof Error ? error.message : String(error)}.`);
+  const reason = error instanceof Error ? error.message : String(error);
+  refuse(`The engine cannot start: ${reason.replace(/\.$/, "")}.`);
 }
 
 const server = newServer(engine, { token, log: (line) => console.error(line) });
@@ -49,16 +69,8 @@ server.listen(port, host, () => {
   const models = engine.models().map((model) => model.id);
   console.log(JSON.stringify({ port: (server.address() as AddressInfo).port, models }));
 });
-
-let stopping = false;
-async function stop(): Promise<void> {
-  if (stopping) return;
-  stopping = true;
+end = async () => {
   server.close();
   await engine.close();
   server.closeAllConnections();
-  process.exit(0);
-}
-for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => void stop());
-// Started by a supervisor with a channel: when it is gone, however it went, so are we.
-if (process.channel !== undefined) process.on("disconnect", () => void stop());
+};

@@ -1,5 +1,5 @@
 import { request as httpRequest } from "node:http";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, connect } from "node:net";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { encodeFloat32 } from "../../shared/base64.ts";
@@ -114,6 +114,24 @@ describe("the protocol", () => {
     });
     const response = await fetch(`${url}/generate`, { headers: authorised });
     expect([response.status, response.headers.get("allow")]).toEqual([405, "POST"]);
+  });
+
+  it("answers an address that is no URL, and logs no caller that leaves in the middle of its body", async () => {
+    const before = logged.length;
+    const { port } = new URL(url);
+    const sent = (text: string, leave: boolean) =>
+      new Promise<string>((resolve) => {
+        let answer = "";
+        const socket = connect(Number(port), "127.0.0.1", () => socket.write(text, () => leave && socket.resetAndDestroy()));
+        socket.on("data", (data) => {
+          answer += data;
+          socket.destroy();
+        });
+        socket.on("close", () => resolve(answer));
+      });
+    await sent(`POST /generate HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${TOKEN}\r\ncontent-length: 1000\r\n\r\n{`, true);
+    expect(await sent("GET // HTTP/1.1\r\nhost: x\r\n\r\n", false)).toMatch(/^HTTP\/1\.1 404 /);
+    expect(logged.slice(before)).toEqual([]);
   });
 
   it("frees the rows of a client that goes away in the middle of a stream", async () => {

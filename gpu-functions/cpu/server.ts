@@ -37,22 +37,20 @@ const HEADERS_MS = 250;
 
 /** An HTTP server that is not listening yet. */
 export function newServer(service: EngineService, options: ServerOptions): Server {
-  const server = createServer((request, response) => {
+  return createServer((request, response) => {
     handle(service, options, request, response).catch((thrown: unknown) => {
       const error = TillerError.from(thrown);
       if (error.status >= 500) options.log(`${request.method} ${request.url}: ${error.code}: ${describe(error.cause ?? error)}`);
       fail(response, error);
     });
   });
-  // A generation may be silent for long, and its caller decides how long to wait.
-  server.requestTimeout = 0;
-  return server;
 }
 
 const describe = (cause: unknown): string => (cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause));
 
 async function handle(service: EngineService, options: ServerOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
-  const { pathname } = new URL(request.url ?? "/", "http://engine");
+  const target = request.url ?? "/";
+  const pathname = URL.canParse(target, "http://engine") ? new URL(target, "http://engine").pathname : target;
   const method = ROUTES.get(pathname);
   if (method === undefined)
     throw new TillerError("not_found", `There is no ${pathname}; an engine answers ${[...ROUTES.keys()].join(", ")}.`);
@@ -89,14 +87,19 @@ function tokenMatches(header: string | undefined, token: string): boolean {
 async function readBody(request: IncomingMessage, response: ServerResponse): Promise<string> {
   const chunks: Uint8Array[] = [];
   let size = 0;
-  for await (const chunk of request as AsyncIterable<Uint8Array>) {
-    size += chunk.length;
-    if (size > BODY_LIMIT) {
-      // What is still coming is not read: the connection ends with the answer.
-      response.setHeader("connection", "close");
-      throw new TillerError("too_large", `The body is larger than ${BODY_LIMIT} bytes.`);
+  try {
+    for await (const chunk of request as AsyncIterable<Uint8Array>) {
+      size += chunk.length;
+      if (size > BODY_LIMIT) {
+        // What is still coming is not read: the connection ends with the answer.
+        response.setHeader("connection", "close");
+        throw new TillerError("too_large", `The body is larger than ${BODY_LIMIT} bytes.`);
+      }
+      chunks.push(chunk);
     }
-    chunks.push(chunk);
+  } catch (error) {
+    // A caller that leaves in the middle of its body is no failure of ours.
+    throw error instanceof TillerError ? error : new TillerError("invalid_request", "The body ended too early.", { cause: error });
   }
   return Buffer.concat(chunks).toString("utf8");
 }
