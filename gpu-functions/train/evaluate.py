@@ -20,15 +20,19 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
+from export import LIMIT
 from labels import vocabulary
 
 POSITIVE = set("happy happily happiness glad joy joyful cheerful cheer cheered excited proud proudly delighted merry pleased thankful smile smiled smiles smiling laugh laughed laughs laughing laughter giggled fun wonderful love loved loves lovely hug hugged hugs best great beautiful hooray warm kind danced sang enjoyed lucky delight".split())
 NEGATIVE = set("sad sadly sadness lonely upset unhappy gloomy sorry miserable hurt hurts afraid scared heartbroken cry cried cries crying tears sob sobbed wept weep terrible worst awful pain sorrow angry alone broken ugly hated hate bad heavy cold sick lost fear grief".split())
+POLITE = set("please thank thanks kind kindly politely welcome pardon excuse gently dear pleasure bow".split())
+RUDE = set("stupid shut fool dumb idiot shouted yelled snapped barked ugly rudely grabbed pushed silly move mine tongue".split())
 PROMPTS = ["The children", "One day, Anna", "Ben opened the door and", "My friend and I", "In the morning, the boy", "The old woman looked at", "Then Lucy", "On the way home, they"]
-SAMPLE_PROMPTS = ["Once upon a time", "The king", "One day, a little girl", "My dog", "It was raining", "In the garden", "The old man", "Tom was hungry", "At night", "She opened the box"]
+SAMPLE_PROMPTS = ["Once upon a time, there was", "One day, Anna", "Ben and his dog", "The little bird was", "In the morning, Zoe", "My friend and I", "The children went to", "Lily opened the door and", "Tom was hungry.", "Mia and her brother"]
 PER_PROMPT, TOKENS, TEMPERATURE = 12, 48, 0.7
 PER_TOPIC = 3
-STRENGTHS = [-24, -20, -16, -12, -8, -4, 0, 4, 8, 12, 16, 20, 24]
+# Strengths of the curve, as shares of the suggested one.
+SHARES = [-2, -1.6, -1.3, -1, -0.8, -0.5, -0.25, 0, 0.25, 0.5, 0.8, 1, 1.3, 1.6, 2]
 
 
 class Steered:
@@ -82,23 +86,46 @@ class Steered:
         return self.tokenizer.decode(row)
 
 
-def mood_curve(steered: Steered, layer: int, direction: Tensor) -> list[dict]:
+def words_of(texts: list[str]) -> list[str]:
+    return re.findall(r"[a-z]+", " ".join(texts).lower())
+
+
+def measure(steered: Steered, edit: tuple[int, Tensor] | None) -> tuple[list[str], float]:
+    """The words of PER_PROMPT continuations of every prompt, and their perplexity without steering."""
+    texts, nats, tokens = [], 0.0, 0
+    for i, prompt in enumerate(PROMPTS):
+        rows = steered.generate(prompt, PER_PROMPT, TOKENS, edit, seed=100 + i)
+        texts += map(steered.text, rows)
+        more = steered.loss(prompt, rows)
+        nats, tokens = nats + more[0], tokens + more[1]
+    return words_of(texts), math.exp(nats / tokens)
+
+
+def mood_curve(steered: Steered, layer: int, direction: Tensor, suggested: float) -> list[dict]:
     """Share of positive among mood words, and perplexity, per strength."""
     rows = []
-    for strength in STRENGTHS:
-        positive = negative = 0
-        nats, tokens = 0.0, 0
-        for i, prompt in enumerate(PROMPTS):
-            edit = None if strength == 0 else (layer, strength * direction)
-            texts = steered.generate(prompt, PER_PROMPT, TOKENS, edit, seed=100 + i)
-            words = re.findall(r"[a-z]+", " ".join(map(steered.text, texts)).lower())
-            positive += sum(word in POSITIVE for word in words)
-            negative += sum(word in NEGATIVE for word in words)
-            more = steered.loss(prompt, texts)
-            nats, tokens = nats + more[0], tokens + more[1]
-        rows.append({"strength": strength, "positive": positive, "negative": negative, "share": positive / max(1, positive + negative), "perplexity": math.exp(nats / tokens)})
+    for strength in (round(share * suggested) for share in SHARES):
+        words, perplexity = measure(steered, None if strength == 0 else (layer, strength * direction))
+        positive, negative = sum(word in POSITIVE for word in words), sum(word in NEGATIVE for word in words)
+        rows.append({"strength": strength, "positive": positive, "negative": negative, "share": positive / max(1, positive + negative), "perplexity": perplexity})
         print(rows[-1], flush=True)
     return rows
+
+
+def others(steered: Steered, layer: int, rows: Tensor, named: dict, base: float) -> list[str]:
+    """Table rows for the directions after the first: how often their words come, per thousand, at minus and plus the suggested strength."""
+    topics = vocabulary()
+    vocabularies = {"1": ("polite", POLITE, "rude", RUDE), "2": ("sea", topics["sea"], None, None), "3": ("space", topics["space"], None, None)}
+    lines = []
+    for index, (name, members, opposite, against) in vocabularies.items():
+        for factor in (-1, 0, 1):
+            strength = factor * named[index]["strength"]
+            words, perplexity = measure(steered, (layer, strength * rows[int(index)]) if factor else None)
+            per_thousand = lambda chosen: f"{1000 * sum(word in chosen for word in words) / len(words):.1f}"
+            counts = f"{name} {per_thousand(members)}" + (f", {opposite} {per_thousand(against)}" if against else "")
+            lines.append(f"| {index} {named[index]['label']} | {strength:+d} | {counts} | {perplexity / base:.2f} |")
+            print(lines[-1], flush=True)
+    return lines
 
 
 def latent_pull(steered: Steered, layer: int, rows: Tensor, labels: dict) -> list[dict]:
@@ -106,13 +133,13 @@ def latent_pull(steered: Steered, layer: int, rows: Tensor, labels: dict) -> lis
     topics = vocabulary()
     ranked = sorted(labels.items(), key=lambda item: -item[1]["density"])
     chosen = [item for topic in topics for item in [i for i in ranked if i[1]["label"].split(":")[0] == topic][:PER_TOPIC]]
-    plain_words = re.findall(r"[a-z]+", " ".join(steered.text(r) for i, p in enumerate(PROMPTS) for r in steered.generate(p, 4, TOKENS, None, 300 + i)).lower())
+    plain_words = words_of([steered.text(r) for i, p in enumerate(PROMPTS) for r in steered.generate(p, 4, TOKENS, None, 300 + i)])
     found = []
     for index, entry in chosen:
         topic = entry["label"].split(":")[0]
         edit = (layer, entry["strength"] * rows[int(index)])
         texts = [(p, steered.generate(p, 4, TOKENS, edit, 300 + i)) for i, p in enumerate(PROMPTS)]
-        words = re.findall(r"[a-z]+", " ".join(steered.text(r) for _, rs in texts for r in rs).lower())
+        words = words_of([steered.text(r) for _, rs in texts for r in rs])
         share = lambda ws: sum(w in topics[topic] or w.rstrip("s") in topics[topic] for w in ws) / max(1, len(ws))
         found.append({"index": int(index), "label": entry["label"], "plain": share(plain_words), "steered": share(words), "example": steered.text(texts[0][1][0])})
     return sorted(found, key=lambda row: row["plain"] - row["steered"])
@@ -144,12 +171,14 @@ def section(steered: Steered, corpus: Path) -> str:
     for i, prompt in enumerate(SAMPLE_PROMPTS):
         text = steered.text(steered.generate(prompt, 1, 60, None, seed=i)[0]).replace("\n", " ")
         lines.append(f"{i + 1}. **{prompt}**{text}")
-    layer, rows, _ = steered.source(directions_name)
-    curve = mood_curve(steered, layer, rows[0])
+    layer, rows, named = steered.source(directions_name)
+    curve = mood_curve(steered, layer, rows[0], named["0"]["strength"])
     base = next(row for row in curve if row["strength"] == 0)["perplexity"]
     lines += ["", f"### The mood direction (`{directions_name}`, index 0)", "", f"{len(PROMPTS) * PER_PROMPT} texts of up to {TOKENS} tokens a row; perplexity under the model without steering, and its ratio to strength 0.", ""]
     lines += ["| strength | positive words | negative words | share of positive | perplexity | ratio |", "|---|---|---|---|---|---|"]
     lines += [f"| {r['strength']:+d} | {r['positive']} | {r['negative']} | {r['share']:.0%} | {r['perplexity']:.2f} | {r['perplexity'] / base:.2f} |" for r in curve]
+    lines += ["", "### The other directions", "", "Words of each kind per thousand written, at minus and plus the suggested strength.", ""]
+    lines += ["| direction | strength | per thousand words | ratio of perplexity |", "|---|---|---|---|", *others(steered, layer, rows, named, base)]
     layer, rows, labels = steered.source(sae_name)
     numbers = json.loads((steered.folder / "sources" / sae_name / "report.json").read_text())
     pulled = latent_pull(steered, layer, rows, labels)
@@ -171,6 +200,9 @@ def main() -> None:
     before, rest = text.split("<!-- measured -->")
     after = rest.split("<!-- /measured -->")[1]
     card.write_text(f"{before}<!-- measured -->\n{section(Steered(args.model), args.corpus)}\n<!-- /measured -->{after}")
+    size = sum(file.stat().st_size for file in args.model.rglob("*") if file.is_file())
+    assert size <= LIMIT, f"the model directory has {size} bytes, at most {LIMIT} are shipped"
+    print(f"{args.model}: {size} bytes")
 
 
 if __name__ == "__main__":
