@@ -19,6 +19,7 @@ import { mountModels } from "./routes/models.ts";
 import { mountPages } from "./routes/pages.tsx";
 import { mountSteer } from "./routes/steer.ts";
 import { mountSteerLoad } from "./routes/steer-load.ts";
+import { newSteers, type Steers } from "./steer/save.ts";
 
 export interface App {
   Variables: { requestId: string };
@@ -31,6 +32,7 @@ export interface Room {
   readonly gate: Gate;
   readonly models: Models;
   readonly limiter: RateLimiter;
+  readonly steers: Steers;
 }
 
 /** Headers a browser's script may read. */
@@ -70,7 +72,14 @@ export function newApp(config: Config): OpenAPIHono<App> {
   app.use("/api/*", bodyLimit({ maxSize: LIMITS.bodyBytes, onError: refuseLargeBody }));
   app.use(methodNotAllowed({ app, onMethodNotAllowed: refuseMethod }));
 
-  const room: Room = { app, config, gate: newGate(config), models: newModels(config), limiter: newRateLimiter(config) };
+  const room: Room = {
+    app,
+    config,
+    gate: newGate(config),
+    models: newModels(config),
+    limiter: newRateLimiter(config),
+    steers: newSteers(config),
+  };
   mountSteer(room);
   mountSteerLoad(room);
   mountModels(room);

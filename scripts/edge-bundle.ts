@@ -24,6 +24,7 @@ export const QUIET = {
 /** What wrangler makes of wrangler.toml and .dev.vars for Miniflare; JSON, and opaque but for what is named here. */
 export interface WorkerOptions {
   readonly bindings: Readonly<Record<string, string>>;
+  readonly assets: { readonly directory: string; readonly binding: string };
   readonly [option: string]: unknown;
 }
 

@@ -42,18 +42,24 @@ export async function readEngineNeeds(): Promise<{ readonly local: boolean; read
 /** Bundles (or finds) the Worker, starts it, and brings its database up to date. */
 export async function startEdge(settings: EdgeSettings): Promise<LocalEdge> {
   const { file, options } = await bundleEdge();
+  const { assets, ...own } = options;
   const worker: V4WorkerOptions = {
-    ...options,
+    ...own,
     bindings: bindingsOf(options, settings),
-    name: "tiller",
+    name: NAME,
     modules: [{ type: "ESModule", path: file }],
     modulesRoot: path.dirname(file),
+    // Callers reach the Worker itself: no development proxy and no asset router in front of it, which every request would pay for.
+    // The Worker serves its assets on its own (run_worker_first) and finds them next door.
+    unsafeDirectSockets: [{ host: HOST, port: settings.port }],
+    serviceBindings: { [assets.binding]: ASSETS },
   };
+  const files: V4WorkerOptions = { name: ASSETS, modules: true, script: NO_WORKER, assets: { ...assets, ...FILES_ALONE } };
   const before = new Map(SIGNALS.map((signal) => [signal, process.listeners(signal)]));
   const miniflare = new Miniflare(
     convertV4MiniflareOptions({
       host: HOST,
-      port: settings.port,
+      port: 0,
       cf: false,
       log: new Log(LogLevel.ERROR),
       logRequests: false,
@@ -61,7 +67,7 @@ export async function startEdge(settings: EdgeSettings): Promise<LocalEdge> {
       unsafeLocalExplorer: false,
       unsafeObservability: false,
       resourcePersistencePath: settings.state,
-      workers: [worker],
+      workers: [worker, files],
     }),
   );
   // Miniflare ends the process at once on a signal; whoever called decides here in which order things stop.
@@ -69,7 +75,8 @@ export async function startEdge(settings: EdgeSettings): Promise<LocalEdge> {
     for (const listener of process.listeners(signal)) if (!kept.includes(listener)) process.off(signal, listener);
   }
   try {
-    const url = (await miniflare.ready).origin;
+    await miniflare.ready;
+    const url = (await miniflare.unsafeGetDirectURL(NAME)).origin;
     const db = (await miniflare.getD1Database("DB")) as unknown as D1Database;
     const migrated = await applyMigrations(db, path.join(ROOT, "migrations"));
     return { url, db, migrated, close: () => miniflare.dispose() };
@@ -79,6 +86,11 @@ export async function startEdge(settings: EdgeSettings): Promise<LocalEdge> {
   }
 }
 
+const NAME = "tiller";
+const ASSETS = "tiller-assets";
+/** Never asked: what is no file is not found. */
+const NO_WORKER = "export default {};";
+const FILES_ALONE = { run_worker_first: false, routerConfig: { has_user_worker: false } };
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 function bindingsOf(options: WorkerOptions, { engine, bindings }: EdgeSettings): Record<string, string> {

@@ -4,11 +4,10 @@ import { logFault } from "../answers.ts";
 import type { Room } from "../app.ts";
 import { LandingPage } from "../pages/landing.tsx";
 import { MissingPage, SharePage } from "../pages/share.tsx";
-import { findSteer } from "../steer/save.ts";
 
 const DOCTYPE = "<!doctype html>";
 
-export function mountPages({ app, config, models }: Room): void {
+export function mountPages({ app, config, models, steers }: Room): void {
   app.get("/", async (c) => {
     // The page also shows without an engine.
     const list = await models.list().catch((error: unknown) => {
@@ -20,7 +19,7 @@ export function mountPages({ app, config, models }: Room): void {
   });
 
   app.get("/steer/:id", async (c) => {
-    const saved = await findSteer(config, c.req.param("id"));
+    const saved = await steers.find(c.req.param("id"));
     if (saved === undefined) return c.html(DOCTYPE + <MissingPage />, 404);
     return c.html(DOCTYPE + <SharePage steer={saved} />);
   });

@@ -7,7 +7,7 @@ import type { Room } from "../app.ts";
 import { readBody } from "../body.ts";
 import { TokenLogprob } from "../steer/contract.ts";
 import { text } from "../steer/fields.ts";
-import { findSteer, type SavedSteer, shareUrl } from "../steer/save.ts";
+import { type SavedSteer, shareUrl } from "../steer/save.ts";
 import type { Side } from "../steer/stored.ts";
 
 const SteerLoadRequest = z
@@ -81,11 +81,11 @@ const route = createRoute({
   },
 });
 
-export function mountSteerLoad({ app, config }: Room): void {
+export function mountSteerLoad({ app, config, steers }: Room): void {
   app.openAPIRegistry.registerPath(route);
   app.post(route.path, async (c) => {
     const { body } = await readBody(c.req.raw, SteerLoadRequest);
-    const saved = await findSteer(config, body.steerOutputId);
+    const saved = await steers.find(body.steerOutputId);
     if (saved === undefined) {
       throw new TillerError("not_found", `There is no saved steer '${body.steerOutputId}'. Use the id that /api/steer answered with.`);
     }

@@ -12,7 +12,7 @@ import type { Quota, QuotaState } from "../rate-limit.ts";
 import { finishSteer, toSteerResult } from "../steer/answer.ts";
 import { ignoredFields, SteerRequest, SteerResult } from "../steer/contract.ts";
 import { planSteer } from "../steer/edits.ts";
-import { saveSteer, shareUrl } from "../steer/save.ts";
+import { shareUrl } from "../steer/save.ts";
 import { steerFrames, streamBody } from "../steer/stream.ts";
 
 const PATH = "/api/steer";
@@ -78,15 +78,16 @@ async function steer(room: Room, c: Context<App>, caller: Caller, quota: Quota):
   const ignored = ignoredFields(raw);
   const gone = new AbortController();
   c.req.raw.signal.addEventListener("abort", () => gone.abort());
-  const save = async (result: ReturnType<typeof finishSteer>) => {
-    const id = await saveSteer(config, { userId: caller.userId, modelId: info.id, request: plan.stored, result });
+  const save = (result: ReturnType<typeof finishSteer>) => {
+    const steer = { userId: caller.userId, modelId: info.id, request: plan.stored, result };
+    const id = room.steers.save(steer, (work) => c.executionCtx.waitUntil(work));
     return { id, shareUrl: shareUrl(config, c.req.raw, id), limit: String(state.remaining), ignored };
   };
 
   if (!body.stream) {
     const done = await generate(engine, config, plan.engineRequest, gone.signal);
     const result = finishSteer(plan.engineRequest, done);
-    return c.json(toSteerResult(result, done, await save(result)));
+    return c.json(toSteerResult(result, done, save(result)));
   }
   const frames = steerFrames({
     events: await openGeneration(engine, config, plan.engineRequest, gone.signal),
@@ -94,9 +95,9 @@ async function steer(room: Room, c: Context<App>, caller: Caller, quota: Quota):
     limit: String(state.remaining),
     requestId: c.get("requestId"),
     gone: gone.signal,
-    finish: async (done, transcript) => {
+    finish: (done, transcript) => {
       const result = finishSteer(plan.engineRequest, done, transcript);
-      return toSteerResult(result, done, await save(result));
+      return toSteerResult(result, done, save(result));
     },
     fail: async (error) => {
       logFault(error, c.get("requestId"));

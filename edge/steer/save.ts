@@ -14,28 +14,63 @@ export interface NewSteer {
 
 export type SavedSteer = typeof steers.$inferSelect;
 
-/** Stores a steer and returns its id. */
-export async function saveSteer(config: Config, steer: NewSteer): Promise<string> {
-  const id = newId();
-  await config.db
-    .insert(steers)
-    .values({
-      id,
-      user_id: steer.userId ?? null,
-      model_id: steer.modelId,
-      request: steer.request,
-      result: steer.result,
-      created_at: Date.now(),
-    })
-    .run();
-  return id;
+export interface Steers {
+  /**
+   * Takes a steer and returns its id at once: the caller has the texts, and does not wait for the database's disk.
+   * @param defer keeps the writing going after the answer (`waitUntil`).
+   */
+  save(steer: NewSteer, defer: (work: Promise<unknown>) => void): string;
+  /** The steer with this id, if there is one; also one that is being written. */
+  find(id: string): Promise<SavedSteer | undefined>;
 }
 
-/** The steer with this id, if there is one. */
-export async function findSteer(config: Config, id: string): Promise<SavedSteer | undefined> {
-  if (!ID_PATTERN.test(id)) return undefined;
-  const [row] = await config.db.select().from(steers).where(eq(steers.id, id)).limit(1);
-  return row;
+/** Waits before a write that failed is tried again: D1 asks for retries of what is transient. */
+const RETRY_MS = [50, 500];
+/** An id that is not there may be on its way from another isolate: it is looked for once more after this long. */
+const LOOK_AGAIN_MS = 150;
+
+export function newSteers(config: Config): Steers {
+  /** Being written by this isolate. */
+  const unsaved = new Map<string, SavedSteer>();
+
+  async function write(row: SavedSteer): Promise<void> {
+    // After the answer is on its way: the write would otherwise be worked on first.
+    await scheduler.wait(0);
+    try {
+      for (const wait of [...RETRY_MS, undefined]) {
+        try {
+          // A first try whose answer was lost may have written it.
+          await config.db.insert(steers).values(row).onConflictDoNothing().run();
+          return;
+        } catch (error) {
+          if (wait === undefined) throw error;
+          await scheduler.wait(wait);
+        }
+      }
+    } catch (error) {
+      console.error(JSON.stringify({ level: "error", code: "internal", cause: `steer ${row.id} was not saved: ${(error as Error).name}` }));
+    } finally {
+      unsaved.delete(row.id);
+    }
+  }
+
+  const select = async (id: string) => (await config.db.select().from(steers).where(eq(steers.id, id)).limit(1))[0];
+
+  return {
+    save({ userId, modelId, request, result }, defer) {
+      const row = { id: newId(), user_id: userId ?? null, model_id: modelId, request, result, created_at: Date.now() };
+      unsaved.set(row.id, row);
+      defer(write(row));
+      return row.id;
+    },
+    async find(id) {
+      if (!ID_PATTERN.test(id)) return undefined;
+      const found = unsaved.get(id) ?? (await select(id));
+      if (found !== undefined) return found;
+      await scheduler.wait(LOOK_AGAIN_MS);
+      return select(id);
+    },
+  };
 }
 
 /** The public address of a steer. */

@@ -16,7 +16,7 @@ export interface SteerStream {
   /** Aborted once the client has gone. */
   readonly gone: AbortSignal;
   /** Checks and saves the finished steer; its answer is the last frame. */
-  finish(result: GenerateResult, transcript: Transcript): Promise<SteerResult>;
+  finish(result: GenerateResult, transcript: Transcript): SteerResult;
   /** Told of a failure before the error frame is written. */
   fail(error: TillerError): Promise<void>;
 }
@@ -31,7 +31,7 @@ export async function* steerFrames(steer: SteerStream): AsyncGenerator<string> {
         transcript.add(next.data);
         yield delta ? formatEvent("token", toDelta(next.data)) : dataFrame(transcript.frame(steer.limit));
       } else {
-        const result = await steer.finish(next.data, transcript);
+        const result = steer.finish(next.data, transcript);
         yield delta ? formatEvent("done", result) : dataFrame(result);
       }
     }

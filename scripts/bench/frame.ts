@@ -29,20 +29,24 @@ export function percentile(samples: readonly number[], p: number): number {
 export const median = (samples: readonly number[]): number => percentile(samples, 0.5);
 
 /**
- * Measures several things by turns, so that a machine that slows down slows all of them: one sample of each, `rounds` times, after
- * `warmup` rounds that do not count. Every other round goes backwards: what comes first in a round has no advantage.
+ * Measures several things by turns, so that a machine that slows down slows all of them: `burst` samples of each in a row, `rounds`
+ * times, after `warmup` rounds that do not count. Every other round goes backwards: what comes first in a round has no advantage. In
+ * a burst, work that goes on after a sample falls on the next one of the same subject.
  */
 export async function alternate<Name extends string>(
   subjects: Readonly<Record<Name, () => Promise<number>>>,
   rounds: number,
   warmup: number,
+  burst = 1,
 ): Promise<Record<Name, number[]>> {
   const names = Object.keys(subjects) as Name[];
   const samples = Object.fromEntries(names.map((name) => [name, [] as number[]])) as Record<Name, number[]>;
   for (let round = -warmup; round < rounds; round++) {
     for (const name of round % 2 === 0 ? names : names.toReversed()) {
-      const sample = await subjects[name]();
-      if (round >= 0) samples[name].push(sample);
+      for (let i = 0; i < burst; i++) {
+        const sample = await subjects[name]();
+        if (round >= 0) samples[name].push(sample);
+      }
     }
   }
   return samples;
