@@ -18,7 +18,7 @@ function failing(count: number): { readonly db: Config["db"]; readonly tried: ()
 /** A steer to save: one that was really made, under no id yet. */
 async function made(): Promise<SavedSteer> {
   const { id } = await json(await post("/api/steer", scripted(), (await newUser()).headers));
-  return (await newSteers(config()).find(id)) as SavedSteer;
+  return (await newSteers(config()).find(String(id))) as SavedSteer;
 }
 
 function save(steers: Steers, steer: SavedSteer): { readonly id: string; readonly written: Promise<unknown> } {
