@@ -1,11 +1,11 @@
 // Connections that break, over real sockets: a client that leaves, and an engine that is killed.
+import { request as httpRequest } from "node:http";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { startCpuEngine } from "./cpu-engine.ts";
-import { bundleEdge, type EdgeBundle, type EdgeProcess } from "./edge-process.ts";
+import { type EdgeProcess, startEdgeProcess } from "./edge-process.ts";
 import { FAULTS } from "./faults.ts";
 import { SCRIPTED_TOKEN, type ScriptedEngine, startScriptedEngine } from "./scripted-engine.ts";
 
-let bundle: EdgeBundle;
 let edge: EdgeProcess;
 let scripted: ScriptedEngine;
 let cpu: Awaited<ReturnType<typeof startCpuEngine>>;
@@ -13,8 +13,7 @@ let cpu: Awaited<ReturnType<typeof startCpuEngine>>;
 beforeAll(async () => {
   cpu = await startCpuEngine();
   scripted = await startScriptedEngine();
-  bundle = await bundleEdge();
-  edge = await bundle.start({
+  edge = await startEdgeProcess({
     ENGINES: JSON.stringify([
       { models: "scripted*", url: `http://127.0.0.1:${scripted.port}`, token: "SCRIPTED_TOKEN" },
       { models: "*", url: cpu.url, token: "ENGINE_TOKEN" },
@@ -26,7 +25,6 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await edge?.close();
-  await bundle?.remove();
   await scripted?.close();
   await cpu?.close();
 });
@@ -62,6 +60,16 @@ it.each([
   expect(await seenBy(seed)).toMatchObject({ abandoned: false });
   client.abort();
   await expect.poll(async () => (await seenBy(seed))?.abandoned).toBe(true);
+});
+
+// The local runtime learns of it only from a reset connection; one that is merely closed shows when something is written to it.
+it("frees the engine when a client that waits for one JSON answer is cut off", async () => {
+  const request = httpRequest(`${edge.url}/api/steer`, { method: "POST" });
+  request.on("error", () => undefined);
+  request.end(JSON.stringify(body({ prompt: FAULTS.hangs, seed: 13, stream: false })));
+  await expect.poll(() => seenBy(13)).toMatchObject({ abandoned: false });
+  request.socket?.resetAndDestroy();
+  await expect.poll(async () => (await seenBy(13))?.abandoned, { timeout: 5000 }).toBe(true);
 });
 
 it("ends a stream with an error frame when the engine is killed, gives the quota back, and says when to retry", async () => {

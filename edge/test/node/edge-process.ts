@@ -1,12 +1,9 @@
-// The edge as a server on a real port, in the runtime it is deployed to, with a fresh database. Not wrangler's test harness: that
-// one passes outgoing calls through Node, where a refused or dropped connection to the engine no longer looks like one.
-import { spawn } from "node:child_process";
-import { once } from "node:events";
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+// The edge as a server on a real port, in the runtime it is deployed to, with a fresh database: the runner of `npm start`. Not wrangler's
+// test harness: that one passes outgoing calls through Node, where a refused or dropped connection to the engine no longer looks like one.
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { convertV4MiniflareOptions, Miniflare, type V4WorkerOptions } from "miniflare";
-import { unstable_getMiniflareWorkerOptions } from "wrangler";
+import { startEdge } from "../../../scripts/local-edge.ts";
 import { newId } from "../../../shared/ids.ts";
 import { newApiKey } from "../../../shared/keys.ts";
 
@@ -18,40 +15,10 @@ export interface EdgeProcess {
   close(): Promise<void>;
 }
 
-export interface EdgeBundle {
-  /** Starts the Worker. @param vars settings and secrets by name, over those of wrangler.toml. */
-  start(vars: Record<string, string>): Promise<EdgeProcess>;
-  remove(): Promise<void>;
-}
-
-/** Bundles the Worker once for any number of starts. */
-export async function bundleEdge(): Promise<EdgeBundle> {
-  const folder = await mkdtemp(path.join(tmpdir(), "tiller-edge-"));
-  const wrangler = spawn(process.execPath, ["node_modules/wrangler/bin/wrangler.js", "deploy", "--dry-run", "--outdir", folder], {
-    env: { ...process.env, WRANGLER_SEND_METRICS: "false", WRANGLER_HIDE_BANNER: "true" },
-    stdio: ["ignore", "ignore", "inherit"],
-  });
-  const [code] = await once(wrangler, "exit");
-  if (code !== 0) throw new Error("The Worker cannot be bundled.");
-  return { start: (vars) => start(folder, vars), remove: () => rm(folder, { recursive: true, force: true }) };
-}
-
-async function start(folder: string, vars: Record<string, string>): Promise<EdgeProcess> {
-  const { workerOptions } = unstable_getMiniflareWorkerOptions("wrangler.toml");
-  const worker = {
-    ...workerOptions,
-    name: "tiller",
-    bindings: { ...(workerOptions.bindings as Record<string, string>), ...vars },
-    modules: [{ type: "ESModule", path: path.join(folder, "index.js") }],
-    modulesRoot: folder,
-  } as V4WorkerOptions;
-  const miniflare = new Miniflare(convertV4MiniflareOptions({ host: "127.0.0.1", port: 0, cf: false, workers: [worker] }));
-  const url = (await miniflare.ready).origin;
-  const db = await miniflare.getD1Database("DB");
-  for (const file of (await readdir("migrations")).filter((name) => name.endsWith(".sql")).sort()) {
-    const sql = await readFile(path.join("migrations", file), "utf8");
-    await db.batch(sql.split("--> statement-breakpoint").map((statement) => db.prepare(statement)));
-  }
+/** Starts the Worker. @param bindings settings and secrets by name, over those of wrangler.toml; ENGINES is one of them. */
+export async function startEdgeProcess(bindings: Record<string, string>): Promise<EdgeProcess> {
+  const state = await mkdtemp(path.join(tmpdir(), "tiller-edge-"));
+  const { url, db, close } = await startEdge({ port: 0, state, engine: { url: "http://127.0.0.1:8788", token: "" }, bindings });
   return {
     url,
     async newUser(hourlyLimit) {
@@ -65,6 +32,9 @@ async function start(folder: string, vars: Record<string, string>): Promise<Edge
       ]);
       return { "x-api-key": key };
     },
-    close: () => miniflare.dispose(),
+    async close() {
+      await close();
+      await rm(state, { recursive: true, force: true });
+    },
   };
 }

@@ -1,15 +1,15 @@
 // Rate limits over Upstash: its protocol, its scripts, a real Redis, and what happens when that is gone.
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { bundleEdge, type EdgeBundle, type EdgeProcess } from "./edge-process.ts";
+import { afterEach, beforeAll, describe, expect, it } from "vitest";
+import { bundleEdge } from "../../../scripts/edge-bundle.ts";
+import { type EdgeProcess, startEdgeProcess } from "./edge-process.ts";
 import { hasRedis, startRedis } from "./redis.ts";
 import { SCRIPTED_TOKEN, startScriptedEngine } from "./scripted-engine.ts";
 import { startUpstashProxy } from "./upstash-proxy.ts";
 
-let bundle: EdgeBundle;
+// Once, before a test's own time begins.
 beforeAll(async () => {
-  bundle = await bundleEdge();
+  await bundleEdge();
 });
-afterAll(() => bundle?.remove());
 
 const cleanups: (() => Promise<void>)[] = [];
 afterEach(async () => {
@@ -23,7 +23,7 @@ async function setUp() {
   cleanups.push(proxy.close);
   const engine = await startScriptedEngine();
   cleanups.push(engine.close);
-  const edge = await bundle.start({
+  const edge = await startEdgeProcess({
     ENGINES: JSON.stringify([{ models: "*", url: `http://127.0.0.1:${engine.port}`, token: "SCRIPTED_TOKEN" }]),
     SCRIPTED_TOKEN,
     UPSTASH_REDIS_REST_URL: proxy.url,
