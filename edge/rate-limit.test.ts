@@ -1,10 +1,10 @@
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { newId } from "../shared/ids.ts";
 import { WINDOW_MS } from "./limits.ts";
 import { newRateLimiter } from "./rate-limit.ts";
-import type { RateWindow } from "./rate-window.ts";
+import { RateWindow } from "./rate-window.ts";
 import { config, json, newUser, post, scripted } from "./test/worker/client.ts";
 
 const windowOf = (identifier: string) =>
@@ -65,17 +65,33 @@ it("counts callers without a key by address, and those of one IPv6 network toget
 });
 
 describe("the window", () => {
+  beforeEach(() => void vi.useFakeTimers({ toFake: ["Date"] }));
+  afterEach(() => void vi.useRealTimers());
+
   it("slides: a use leaves it after an hour, not at the turn of one", async () => {
     const identifier = `user:${newId()}`;
     const limiter = newRateLimiter(config());
-    await limiter.quotaOf(identifier, 2).take();
-    await limiter.quotaOf(identifier, 2).take();
-    expect((await limiter.quotaOf(identifier, 2).take()).success).toBe(false);
-    await runInDurableObject(windowOf(identifier), (_, state) => {
-      state.storage.sql.exec("UPDATE uses SET at = at - ? WHERE rowid = 1", WINDOW_MS);
-    });
-    expect(await limiter.quotaOf(identifier, 2).take()).toMatchObject({ success: true, remaining: 0 });
-    expect((await limiter.quotaOf(identifier, 2).take()).success).toBe(false);
+    const start = Date.now();
+    const takeAt = (time: number) => {
+      vi.setSystemTime(start + time);
+      return limiter.quotaOf(identifier, 2).take();
+    };
+    await takeAt(0);
+    await takeAt(1000);
+    expect(await takeAt(WINDOW_MS - 1)).toMatchObject({ success: false, reset: start + WINDOW_MS });
+    expect(await takeAt(WINDOW_MS)).toMatchObject({ success: true, remaining: 0, reset: start + 1000 + WINDOW_MS });
+    expect((await takeAt(WINDOW_MS + 999)).success).toBe(false);
+  });
+
+  it("is remembered by an object that was put to sleep", async () => {
+    const identifier = `user:${newId()}`;
+    const limiter = newRateLimiter(config());
+    for (let i = 0; i < 3; i++) await limiter.quotaOf(identifier, 5).take();
+    const given = limiter.quotaOf(identifier, 5);
+    await given.take();
+    await given.refund();
+    const woken = () => runInDurableObject(windowOf(identifier), (_, state) => new RateWindow(state, env).take(0, 5, WINDOW_MS));
+    await expect.poll(woken).toMatchObject({ remaining: 2 });
   });
 
   it("gives a place back once, and only one that was taken", async () => {
@@ -97,11 +113,10 @@ describe("the window", () => {
     await newRateLimiter(config()).quotaOf(identifier, 5).take();
     const uses = () =>
       runInDurableObject(windowOf(identifier), (_, state) => state.storage.sql.exec("SELECT count(*) AS n FROM uses").one().n);
+    await expect.poll(uses).toBe(1);
     expect(await runDurableObjectAlarm(windowOf(identifier))).toBe(true);
     expect(await uses()).toBe(1);
-    await runInDurableObject(windowOf(identifier), (_, state) => {
-      state.storage.sql.exec("UPDATE uses SET at = at - ?", 2 * WINDOW_MS);
-    });
+    vi.setSystemTime(Date.now() + 2 * WINDOW_MS);
     expect(await runDurableObjectAlarm(windowOf(identifier))).toBe(true);
     expect(await uses()).toBe(0);
     expect(await runDurableObjectAlarm(windowOf(identifier))).toBe(false);

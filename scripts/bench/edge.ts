@@ -2,6 +2,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { findDemonstration, type SteerBody } from "../demonstration.ts";
 import { startEdge } from "../local-edge.ts";
 import { startEngine } from "../local-engine.ts";
@@ -16,7 +17,8 @@ export interface EdgeBench {
 }
 
 const TOKENS = 4;
-/** The edge writes to its database after an answer: a burst makes the next call pay for that. */
+/** The edge writes to its database after an answer. A caller who pauses does not wait for that; back to back, the next call does. */
+const PAUSE_MS = 10;
 const BURST = 10;
 const ENGINE_TOKEN = "bench";
 
@@ -30,26 +32,26 @@ export async function benchEdge({ model, threads, rounds, say }: EdgeBench): Pro
     await ensureLocalUser(edge.db, Date.now());
     const key = await createLocalKey(edge.db, Date.now());
     await edge.db.prepare("UPDATE users SET hourly_limit = 1000000000").run();
-    say(`\nedge: ${path.basename(model)}, ${TOKENS} tokens, one caller, ${rounds} x ${BURST} calls each way by turns`);
+    say(
+      `\nedge: ${path.basename(model)}, ${TOKENS} tokens, one caller, both ways by turns: ${rounds} calls with pauses of ${PAUSE_MS} ms, ${rounds} in bursts of ${BURST}`,
+    );
     const body: SteerBody = { ...demonstration, n_tokens: TOKENS };
     const throughEdge = { url: `${edge.url}/api/steer`, headers: { "x-api-key": key } };
     const direct = { url: `${engine.url}/generate`, headers: { authorization: `Bearer ${ENGINE_TOKEN}` } };
     const engineBody = toEngineRequest(body);
-    const whole = await alternate(
-      {
-        direct: () => timeAnswer(direct, engineBody),
-        edge: () => timeAnswer(throughEdge, body),
-      },
+    const answers = { direct: () => timeAnswer(direct, engineBody), edge: () => timeAnswer(throughEdge, body) };
+    const paused = await alternate(
+      { direct: () => setTimeout(PAUSE_MS).then(answers.direct), edge: () => setTimeout(PAUSE_MS).then(answers.edge) },
       rounds,
-      5,
-      BURST,
+      20,
     );
+    const bursts = await alternate(answers, Math.ceil(rounds / BURST), 2, BURST);
     const first = await alternate(
       {
         direct: () => timeFirstEvent(direct, engineBody),
         edge: () => timeFirstEvent(throughEdge, { ...body, stream: true }),
       },
-      Math.ceil(rounds / 2),
+      Math.ceil(rounds / BURST),
       2,
       BURST,
     );
@@ -67,10 +69,12 @@ export async function benchEdge({ model, threads, rounds, say }: EdgeBench): Pro
     };
     const rows = [
       ["ms", "median (min to max)", "p50", "p99", "added p50", "added p99"],
-      line("whole answer, engine", whole.direct, whole.direct),
-      line("whole answer, edge", whole.edge, whole.direct),
-      line("first token of a stream, engine", first.direct, first.direct),
-      line("first token of a stream, edge", first.edge, first.direct),
+      line("whole answer, engine", paused.direct, paused.direct),
+      line("whole answer, edge", paused.edge, paused.direct),
+      line("whole answer in a burst, engine", bursts.direct, bursts.direct),
+      line("whole answer in a burst, edge", bursts.edge, bursts.direct),
+      line("first token of a stream in a burst, engine", first.direct, first.direct),
+      line("first token of a stream in a burst, edge", first.edge, first.direct),
     ];
     for (const text of table(rows)) say(`  ${text}`);
   } finally {
