@@ -18,6 +18,15 @@ export type Variant = "plain" | "affine" | "ordered";
 export const SLOTS = LIMITS.editsPerPoint;
 export const STATS_PER_BOUNDARY = SLOTS + 2;
 
+/** Where a weight's values come from: the checkpoint's tensor of the same shape, values computed at load, or both. */
+export interface Weight {
+  readonly dims: readonly number[];
+  /** Absent when nothing is read from the checkpoint. */
+  readonly tensor?: string;
+  /** Makes the values, from the tensor's when there is one; absent when they are the tensor's. */
+  readonly compute?: (tensor: Float32Array) => Float32Array;
+}
+
 /** What the engine must know of a model's shape, whatever its family. */
 export interface Shape {
   readonly layers: number;
@@ -29,10 +38,21 @@ export interface Shape {
   readonly context: number;
 }
 
+/** How one layer attends. */
+export interface Attention {
+  readonly scale: number;
+  /** Keys a query sees, itself included; absent: all before it. */
+  readonly window?: number | undefined;
+  /** Scores s become softcap tanh(s / softcap). */
+  readonly softcap?: number | undefined;
+  /** Weights with the rotary cosines and sines of every position, [M, head / 2]; queries and keys are rotated in halves. */
+  readonly rotary?: readonly [cos: string, sin: string];
+}
+
 export class DecoderGraph {
   readonly writer = new GraphWriter();
-  /** Every weight the graph reads, with the shape it must have. */
-  readonly weights = new Map<string, readonly number[]>();
+  /** Every weight the graph reads. */
+  readonly weights = new Map<string, Weight>();
   private readonly stats: string[] = [];
   private readonly shape: Shape;
   private readonly variant: Variant;
@@ -49,10 +69,25 @@ export class DecoderGraph {
     this.writer.input("logit_rows", DataType.INT32, ["N"]);
   }
 
+  /** The checkpoint's tensor of that name. */
   weight(name: string, dims: readonly number[]): string {
+    return this.declare(name, { dims, tensor: name });
+  }
+
+  /** Values that the configuration alone decides. */
+  computed(name: string, dims: readonly number[], compute: () => Float32Array): string {
+    return this.declare(name, { dims, compute });
+  }
+
+  /** 1 + the checkpoint's tensor of that name, as Gemma stores the gains of its norms. */
+  weightPlusOne(name: string, dims: readonly number[]): string {
+    return this.declare(`1 + ${name}`, { dims, tensor: name, compute: (values) => values.map((value) => 1 + value) });
+  }
+
+  private declare(name: string, weight: Weight): string {
     if (!this.weights.has(name)) {
-      this.weights.set(name, dims);
-      this.writer.external(name, dims, this.weightsFile);
+      this.weights.set(name, weight);
+      this.writer.external(name, weight.dims, this.weightsFile);
     }
     return name;
   }
@@ -78,22 +113,56 @@ export class DecoderGraph {
     return [names[0], names[3]];
   }
 
+  /** x / sqrt(mean(x^2) + epsilon) * gain over the last axis; `gain` is a declared weight. */
+  rmsNorm(x: string, gain: string, epsilon: number): string {
+    return this.writer.op("SimplifiedLayerNormalization", [x, gain], { axis: -1, epsilon: { float: epsilon } });
+  }
+
+  /** x + y and its rmsNorm in one kernel: [normed, sum]. */
+  addRmsNorm(x: string, y: string, gain: string, epsilon: number): [normed: string, sum: string] {
+    const names = [`${gain}.normed`, "", "", `${gain}.sum`] as const;
+    this.writer.contribMany("SkipSimplifiedLayerNormalization", [x, y, gain], { epsilon: { float: epsilon } }, names);
+    return [names[0], names[3]];
+  }
+
+  /** rmsNorm of every head of x [B, T, heads * size] by itself. */
+  headNorm(x: string, heads: number, size: number, gain: string, epsilon: number): string {
+    const split = this.writer.op("Reshape", [x, this.writer.int64([0, 0, heads, size])]);
+    return this.writer.op("Reshape", [this.rmsNorm(split, gain, epsilon), this.writer.int64([0, 0, heads * size])]);
+  }
+
+  /** x W^T + b with W stored [out, in], as torch's Linear has it. */
+  linear(x: string, prefix: string, inputs: number, outputs: number, bias: boolean): string {
+    const y = this.writer.contrib("FusedMatMul", [x, this.weight(`${prefix}.weight`, [outputs, inputs])], { transB: 1 });
+    return bias ? this.writer.op("Add", [y, this.weight(`${prefix}.bias`, [outputs])]) : y;
+  }
+
   /** x W + b with W stored [in, out] (Conv1D, as GPT-2 has it). Without `bias` the caller adds it in a fused kernel. */
   conv1d(x: string, prefix: string, inputs: number, outputs: number, bias: boolean): string {
     const y = this.writer.op("MatMul", [x, this.weight(`${prefix}.weight`, [inputs, outputs])]);
     return bias ? this.writer.op("Add", [y, this.weight(`${prefix}.bias`, [outputs])]) : y;
   }
 
-  /** Causal attention of packed q, k, v [B, T, (H + 2 KV) head] over the layer's cache, which it also extends. */
-  attention(layer: number, qkv: string, scale: number): string {
+  /**
+   * Causal attention over the layer's cache, which it also extends: of q [B, T, H head], k and v [B, T, KV head], or of all three
+   * packed side by side in `q`.
+   */
+  attention(layer: number, q: string, k: string, v: string, how: Attention): string {
     const { heads, kvHeads, headDim } = this.shape;
     const cache = ["B", kvHeads, "M", headDim] as const;
     const past = ["k", "v"].map((s) => this.writer.input(`past_${s}_${layer}`, DataType.FLOAT, cache));
     const present = ["k", "v"].map((s) => this.writer.output(`present_${s}_${layer}`, DataType.FLOAT, cache));
     const [out] = this.writer.contribMany(
       "GroupQueryAttention",
-      [qkv, "", "", ...past, "seqlens_k", "total_len"],
-      { num_heads: heads, kv_num_heads: kvHeads, scale: { float: scale } },
+      [q, k, v, ...past, "seqlens_k", "total_len", ...(how.rotary ?? [])],
+      {
+        num_heads: heads,
+        kv_num_heads: kvHeads,
+        scale: { float: how.scale },
+        ...(how.window === undefined ? {} : { local_window_size: how.window }),
+        ...(how.softcap === undefined ? {} : { softcap: { float: how.softcap } }),
+        ...(how.rotary === undefined ? {} : { do_rotary: 1 }),
+      },
       [`attention_${layer}`, ...present],
     );
     return out as string;
@@ -145,10 +214,17 @@ export class DecoderGraph {
     return this.writer.op("Gather", [flat, "logit_rows"]);
   }
 
-  /** Logits with a table stored [V, D] (the tied embedding); ends the graph. */
-  finish(normed: string, table: string): Uint8Array {
+  /** x becomes cap tanh(x / cap): nearly unchanged when small, never beyond the cap. */
+  softcap(x: string, cap: number): string {
+    const limit = this.writer.float32(cap);
+    return this.writer.op("Mul", [this.writer.op("Tanh", [this.writer.op("Div", [x, limit])]), limit]);
+  }
+
+  /** Logits with a table stored [V, D] (the embedding itself when tied), soft-capped where a cap is given; ends the graph. */
+  finish(normed: string, table: string, cap?: number | null): Uint8Array {
     const { vocab, width } = this.shape;
-    const logits = this.writer.contrib("FusedMatMul", [normed, this.weight(table, [vocab, width])], { transB: 1 });
+    const product = this.writer.contrib("FusedMatMul", [normed, this.weight(table, [vocab, width])], { transB: 1 });
+    const logits = typeof cap === "number" ? this.softcap(product, cap) : product;
     this.writer.output(this.writer.op("Identity", [logits], {}, "logits"), DataType.FLOAT, ["N", vocab]);
     if (this.stats.length > 0) {
       const columns = (this.shape.layers + 1) * STATS_PER_BOUNDARY;

@@ -1,14 +1,15 @@
 // What a model family gives the engine: the model's shape and its graphs. The list of families is the only place that names them.
-import type { Shape, Variant } from "./blocks.ts";
+import type { Shape, Variant, Weight } from "./blocks.ts";
 import { gpt2 } from "./gpt2.ts";
+import { llama } from "./llama.ts";
 
 export interface BuiltGraph {
   /** Serialized ONNX ModelProto without weights. */
   readonly model: Uint8Array;
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
-  /** Name and shape of every tensor the graph needs from the checkpoint. */
-  readonly weights: ReadonlyMap<string, readonly number[]>;
+  /** Every weight of the graph by name, with its shape and where its values come from. */
+  readonly weights: ReadonlyMap<string, Weight>;
 }
 
 export interface FamilyModel {
@@ -23,4 +24,4 @@ export interface Family {
   load(config: unknown, tensors: ReadonlySet<string>, weightsFile: string): FamilyModel;
 }
 
-export const FAMILIES: readonly Family[] = [gpt2];
+export const FAMILIES: readonly Family[] = [gpt2, llama];

@@ -39,7 +39,7 @@ function load(json: unknown, tensors: ReadonlySet<string>, weightsFile: string):
       const h = `${root}h.${layer}`;
       const scale = 1 / Math.sqrt(headDim) / (config.scale_attn_by_inverse_layer_idx ? layer + 1 : 1);
       const qkv = graph.conv1d(graph.layerNorm(x, `${h}.ln_1`, epsilon), `${h}.attn.c_attn`, width, 3 * width, true);
-      const attended = graph.conv1d(graph.attention(layer, qkv, scale), `${h}.attn.c_proj`, width, width, true);
+      const attended = graph.conv1d(graph.attention(layer, qkv, "", "", { scale }), `${h}.attn.c_proj`, width, width, true);
       const [normed, sum] = graph.addLayerNorm(x, attended, `${h}.ln_2`, epsilon);
       const hidden = graph.conv1d(normed, `${h}.mlp.c_fc`, width, inner, false);
       const active = w.contrib("FastGelu", [hidden, graph.weight(`${h}.mlp.c_fc.bias`, [inner])]);

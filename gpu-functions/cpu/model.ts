@@ -6,10 +6,10 @@ import { z } from "zod";
 import { TillerError } from "../../shared/errors.ts";
 import type { FeatureRef, GenerateRequest, ModelInfo } from "../../shared/protocol.ts";
 import { compilePoint } from "../../shared/steering.ts";
+import { openCheckpoint } from "./checkpoint.ts";
 import { placeEdit, RowEdits } from "./edits.ts";
 import { FAMILIES } from "./family.ts";
 import { Generation } from "./generation.ts";
-import { openSafetensors } from "./safetensors.ts";
 import { Scheduler } from "./scheduler.ts";
 import { DecoderSession } from "./session.ts";
 import { openSources, type SourceStore } from "./sources.ts";
@@ -56,10 +56,10 @@ export async function loadModel(directory: string, threads: number): Promise<Mod
       `${configFile}: model_type ${JSON.stringify(config.model_type)} is not supported; known: ${FAMILIES.map((f) => f.id).join(", ")}`,
     );
   }
-  const checkpoint = openSafetensors(path.join(directory, "model.safetensors"));
+  const checkpoint = openCheckpoint(directory);
   const familyModel = (() => {
     try {
-      return family.load(config, new Set(checkpoint.tensors.keys()), "model.safetensors");
+      return family.load(config, new Set(checkpoint.tensors.keys()), checkpoint.firstFile);
     } catch (cause) {
       const reason = cause instanceof z.ZodError ? z.prettifyError(cause) : (cause as Error).message;
       throw new Error(`${configFile}: ${reason}`, { cause });

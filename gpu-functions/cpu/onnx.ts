@@ -77,6 +77,11 @@ export class GraphWriter {
     });
   }
 
+  /** float32 scalar (rank 0), rounded from the number given. */
+  float32(value: number): string {
+    return this.constant(`f32_${value}`, DataType.FLOAT, [], (view) => view.setFloat32(0, value, true));
+  }
+
   private constant(name: string, type: DataType, dims: readonly number[], fill: (view: DataView) => void): string {
     const known = this.constants.get(name);
     if (known !== undefined) return known;

@@ -1,127 +1,27 @@
-import { readFileSync } from "node:fs";
-import path from "node:path";
-import { afterAll, describe, expect, it } from "vitest";
-import type { Positions } from "../../shared/protocol.ts";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { compilePoint, type ResolvedEdit } from "../../shared/steering.ts";
-import { RowEdits } from "./edits.ts";
-import { gpt2 } from "./gpt2.ts";
-import { openSafetensors, readTensor } from "./safetensors.ts";
-import { CHUNK, DecoderSession, type Edits } from "./session.ts";
+import { type Case, FIXTURES, Fixture, type Forward } from "./fixture.ts";
+import { CHUNK, type DecoderSession, type Edits } from "./session.ts";
 
-interface CaseEdit extends Omit<ResolvedEdit, "direction"> {
-  boundary: number;
-  vector: number;
-  positions?: Positions;
-}
-interface Case {
-  name: string;
-  ids: number[];
-  prompt: number;
-  keep: number[];
-  edits: CaseEdit[];
-}
-
-const fixtures = path.join(import.meta.dirname, "..", "fixtures");
-const { cases, width, layers, vocab } = JSON.parse(readFileSync(path.join(fixtures, "tiny-gpt2.cases.json"), "utf8")) as {
-  cases: Case[];
-  width: number;
-  layers: number;
-  vocab: number;
-};
-const expected = openSafetensors(path.join(fixtures, "tiny-gpt2.expected.safetensors"));
-const vectors = readTensor(expected, "vectors");
-const config = JSON.parse(readFileSync(path.join(fixtures, "tiny-gpt2", "config.json"), "utf8")) as unknown;
-
-function newSession(): DecoderSession {
-  const checkpoint = openSafetensors(path.join(fixtures, "tiny-gpt2", "model.safetensors"));
-  const family = gpt2.load(config, new Set(checkpoint.tensors.keys()), "model.safetensors");
-  return new DecoderSession(family, checkpoint, { slots: 4, threads: 1, cacheLength: family.shape.context });
-}
-const session = newSession();
-afterAll(() => session.close());
-
-const rowEdits = (edits: readonly CaseEdit[], prompt: number): RowEdits =>
-  new RowEdits(
-    edits.map((e) => ({
-      ...e,
-      direction: vectors.slice(e.vector * width, (e.vector + 1) * width),
-      point: "",
-      positions: e.positions ?? "all",
-    })),
-    prompt,
-    new Set(),
-    session.shape,
-  );
-
-interface Forward {
-  /** [T][V] */
-  logits: Float32Array[];
-  /** [L + 1][T][D] */
-  resid: Float32Array[][];
-}
-
-/** Runs a sequence in one slot: the first `prefill` tokens in chunks of at most `chunk`, the rest token by token. */
-async function forward(ids: readonly number[], edits: RowEdits, prefill: number, slot = 0, chunk = CHUNK): Promise<Forward> {
-  const boundaries = Array.from({ length: layers + 1 }, (_, b) => b);
-  const result: Forward = { logits: [], resid: boundaries.map(() => []) };
-  for (let start = 0; start < ids.length; ) {
-    const limit = start < prefill ? Math.min(start + chunk, prefill) : start + 1;
-    const end = edits.changesAt(start, limit);
-    session.setEdits(slot, edits.at(start));
-    const all = Array.from({ length: end - start }, (_, t) => t);
-    const step = await session.prefill(slot, ids.slice(start, end), start, all, boundaries);
-    for (const t of all) {
-      edits.record(start + t, step.measured, 0, t);
-      result.logits.push(step.logits(t).slice());
-      for (const b of boundaries) (result.resid[b] as Float32Array[]).push(step.captured(b).slice(t * width, (t + 1) * width));
-    }
-    start = end;
-  }
-  return result;
-}
-
-/** Worst absolute difference beyond what a relative error of 1e-4 explains. */
-function worst(actual: Float32Array, wanted: Float32Array): number {
-  let max = 0;
-  for (let i = 0; i < wanted.length; i++) {
-    const difference = Math.abs((actual[i] as number) - (wanted[i] as number));
-    max = Math.max(max, Number.isNaN(difference) ? Number.POSITIVE_INFINITY : difference - 1e-4 * Math.abs(wanted[i] as number));
-  }
-  return max;
-}
-
-function compare(test: Case, run: Forward): void {
-  const logits = readTensor(expected, `${test.name}.logits`);
-  const resid = readTensor(expected, `${test.name}.resid`);
-  const kept = test.keep.length;
-  test.keep.forEach((position, k) => {
-    expect(worst(run.logits[position] as Float32Array, logits.subarray(k * vocab, (k + 1) * vocab)), `logits at ${position}`).toBeLessThan(
-      2e-4,
-    );
-    for (let b = 0; b <= layers; b++) {
-      const wanted = resid.subarray((b * kept + k) * width, (b * kept + k + 1) * width);
-      expect(worst((run.resid[b] as Float32Array[])[position] as Float32Array, wanted), `boundary ${b} at ${position}`).toBeLessThan(2e-4);
-    }
+describe.each(FIXTURES)("exactness of %s", (name) => {
+  let fixture: Fixture;
+  let session: DecoderSession;
+  let test: Case;
+  let layers: number;
+  let width: number;
+  let direction: Float32Array;
+  let captures: number[];
+  beforeAll(() => {
+    fixture = new Fixture(name);
+    ({ session, layers, width } = fixture);
+    test = fixture.case("plain-short");
+    direction = fixture.direction(0);
+    captures = Array.from({ length: layers + 1 }, (_, b) => b);
   });
-}
-
-describe("a GPT-2 forward agrees with PyTorch at every position and every boundary", () => {
-  it.each(cases)("$name, prompt in one call", async (test) => {
-    compare(test, await forward(test.ids, rowEdits(test.edits, test.prompt), test.prompt));
-  });
-
-  it.each(cases)("$name, token by token over the cache", async (test) => {
-    compare(test, await forward(test.ids, rowEdits(test.edits, test.prompt), 0));
-  });
-});
-
-describe("exactness", () => {
-  const test = cases.find((c) => c.name === "plain-short") as Case;
-  const direction = vectors.slice(0, width);
+  afterAll(() => session.close());
   const at = (boundary: number, edit: Partial<ResolvedEdit>): Edits =>
     new Map([[boundary, compilePoint([{ method: "SIMPLE_ADDITIVE", strength: 3, direction, ...edit }], width)]]);
-  const captures = Array.from({ length: layers + 1 }, (_, b) => b);
-  async function run(edits: Edits, slot = 0, ids = test.ids): Promise<{ logits: Float32Array; resid: Float32Array[] }> {
+  async function run(edits: Edits, slot = 0, ids: readonly number[] = test.ids): Promise<{ logits: Float32Array; resid: Float32Array[] }> {
     session.setEdits(slot, edits);
     const step = await session.prefill(slot, ids, 0, [ids.length - 1], captures);
     return { logits: step.logits(0).slice(), resid: captures.map((b) => step.captured(b).slice()) };
@@ -163,10 +63,10 @@ describe("exactness", () => {
   });
 
   it("chunks of any length give the same bits as one call", async () => {
-    const long = cases.find((c) => c.name === "several-boundaries-long") as Case;
-    const whole = await forward(long.ids, rowEdits(long.edits, long.prompt), long.prompt);
+    const long = fixture.cases.findLast(({ ids }) => ids.length > CHUNK) as Case;
+    const whole = await fixture.forward(long.ids, fixture.rowEdits(long), long.prompt);
     for (const chunk of [7, 64]) {
-      const parts = await forward(long.ids, rowEdits(long.edits, long.prompt), long.prompt, 1, chunk);
+      const parts = await fixture.forward(long.ids, fixture.rowEdits(long), long.prompt, 1, chunk);
       expect(parts.logits.at(-1)).toEqual(whole.logits.at(-1));
     }
   });
@@ -205,17 +105,20 @@ describe("exactness", () => {
 });
 
 describe("receipts", () => {
+  const fixture = new Fixture("tiny-gpt2");
+  afterAll(() => fixture.session.close());
+
   it("report the positions changed and the mean relative change that the formulas give", async () => {
-    const test = cases.find((c) => c.name === "positions-ranges") as Case;
-    const edits = rowEdits(test.edits, test.prompt);
-    const run = await forward(test.ids, edits, test.prompt);
+    const test = fixture.case("positions-ranges");
+    const edits = fixture.rowEdits(test);
+    const run = await fixture.forward(test.ids, edits, test.prompt);
     const [additive, cap] = edits.receipts();
     expect(additive).toMatchObject({ positions: 5, positions_changed: 5 });
     expect(cap?.positions).toBe(test.ids.length);
     expect(cap?.positions_changed).toBeLessThan(test.ids.length);
-    const plain = await forward(test.ids, rowEdits([], test.prompt), test.prompt);
+    const plain = await fixture.forward(test.ids, fixture.rowEdits({ edits: [], prompt: test.prompt }), test.prompt);
     const length = (v: Float32Array) => Math.sqrt(v.reduce((sum, x) => sum + x * x, 0));
-    const direction = vectors.slice(0, width);
+    const direction = fixture.direction(0);
     const relative = [1, 2, 6, 7, 8].map((p) => (2 * length(direction)) / length(relativeTo(run, plain, test, p)));
     expect(additive?.mean_relative_delta).toBeCloseTo(relative.reduce((a, b) => a + b) / 5, 4);
   });

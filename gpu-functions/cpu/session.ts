@@ -2,11 +2,11 @@
 // is told (a chunk of one slot's prompt, one token of the first B slots) and knows nothing of requests, text or sampling.
 import path from "node:path";
 import type { PointProgram } from "../../shared/steering.ts";
-import { type Shape, SLOTS, STATS_PER_BOUNDARY, type Variant } from "./blocks.ts";
+import { type Shape, SLOTS, STATS_PER_BOUNDARY, type Variant, type Weight } from "./blocks.ts";
+import type { Checkpoint } from "./checkpoint.ts";
 import type { BuiltGraph, FamilyModel } from "./family.ts";
 import { DataType } from "./onnx.ts";
 import { type Binding, NativeMemory, PrepackedWeights, Session, Tensor } from "./ort.ts";
-import { readTensor, type SafetensorsFile } from "./safetensors.ts";
 
 /** Longest piece of a prompt that one call computes: bounds how long the decoding rows wait for a new prompt. */
 export const CHUNK = 128;
@@ -57,7 +57,7 @@ export class DecoderSession {
   readonly shape: Shape;
   readonly settings: SessionSettings;
   private readonly family: FamilyModel;
-  private readonly checkpoint: SafetensorsFile;
+  private readonly checkpoint: Checkpoint;
   private readonly prepacked = new PrepackedWeights();
   private readonly weights = new Map<string, Tensor>();
   private readonly graphs = new Map<Variant, LoadedGraph>();
@@ -69,7 +69,7 @@ export class DecoderSession {
   private lastMs = Number.POSITIVE_INFINITY;
 
   /** @param base the graph that rows without nonlinear edits run on; "plain" (no hooks) exists for benchmarks only. */
-  constructor(family: FamilyModel, checkpoint: SafetensorsFile, settings: SessionSettings, base: Variant = "affine") {
+  constructor(family: FamilyModel, checkpoint: Checkpoint, settings: SessionSettings, base: Variant = "affine") {
     this.family = family;
     this.shape = family.shape;
     this.checkpoint = checkpoint;
@@ -119,7 +119,8 @@ export class DecoderSession {
     let loaded = this.graphs.get(variant);
     if (loaded === undefined) {
       const graph = this.family.build(variant);
-      for (const [name, dims] of graph.weights) this.loadWeight(name, dims);
+      this.checkpoint.check(graph.weights.values());
+      for (const [name, weight] of graph.weights) this.loadWeight(name, weight);
       const session = new Session(graph.model, {
         threads: this.settings.threads,
         weightsFolder: path.dirname(this.checkpoint.path),
@@ -132,17 +133,13 @@ export class DecoderSession {
     return loaded;
   }
 
-  private loadWeight(name: string, dims: readonly number[]): void {
+  private loadWeight(name: string, weight: Weight): void {
     if (this.weights.has(name)) return;
-    const info = this.checkpoint.tensors.get(name);
-    if (info === undefined) throw new Error(`${this.checkpoint.path} has no tensor '${name}'`);
-    if (info.shape.join() !== dims.join()) {
-      throw new Error(`${this.checkpoint.path}: tensor '${name}' has shape [${info.shape}], the configuration asks for [${dims}]`);
-    }
-    const values = readTensor(this.checkpoint, name);
+    const tensor = weight.tensor === undefined ? new Float32Array() : this.checkpoint.read(weight.tensor);
+    const values = weight.compute === undefined ? tensor : weight.compute(tensor);
     const memory = this.allocate(`weight:${name}`, values.length);
     memory.float32().set(values);
-    this.weights.set(name, new Tensor(memory, 0, dims, DataType.FLOAT));
+    this.weights.set(name, new Tensor(memory, 0, weight.dims, DataType.FLOAT));
   }
 
   /** Writes the edits that slot's next calls apply; replaces what was there. */

@@ -1,8 +1,8 @@
 // The CPU engine below its server: decode and prefill speed, what edits cost, how close a step comes to the memory's speed.
 import { readFileSync } from "node:fs";
 import path from "node:path";
+import { openCheckpoint } from "../../gpu-functions/cpu/checkpoint.ts";
 import { FAMILIES } from "../../gpu-functions/cpu/family.ts";
-import { openSafetensors } from "../../gpu-functions/cpu/safetensors.ts";
 import { CHUNK, DecoderSession } from "../../gpu-functions/cpu/session.ts";
 import { compilePoint } from "../../shared/steering.ts";
 import { measureBandwidth } from "./bandwidth.ts";
@@ -28,8 +28,8 @@ export async function benchEngine({ model, threads, rounds, say }: EngineBench):
   const config = (await readConfig(model)) as { model_type?: string };
   const family = FAMILIES.find(({ id }) => id === config.model_type);
   if (family === undefined) throw new Error(`${model} is a ${config.model_type} model, which this engine does not run.`);
-  const checkpoint = openSafetensors(path.join(model, "model.safetensors"));
-  const shape = family.load(config, new Set(checkpoint.tensors.keys()), "model.safetensors");
+  const checkpoint = openCheckpoint(model);
+  const shape = family.load(config, new Set(checkpoint.tensors.keys()), checkpoint.firstFile);
   const cacheLength = Math.min(shape.shape.context, 256);
   const settings = { slots: ROWS, threads, cacheLength };
   const residentBefore = residentBytes();

@@ -1,0 +1,180 @@
+// The graph that Llama and its relatives share: rotary attention with grouped keys, RMS norms, a gated MLP. A family file reads its
+// configuration and says how it differs.
+import { z } from "zod";
+import { DecoderGraph, type Shape, type Variant } from "./blocks.ts";
+import type { FamilyModel } from "./family.ts";
+import { type Rope, RopeConfig, readRope, ropeTable } from "./rope.ts";
+
+/** What every Llama-like config.json holds; a family extends it with its own options. */
+export const LlamaLikeConfig = z.object({
+  vocab_size: z.int().positive(),
+  hidden_size: z.int().positive(),
+  intermediate_size: z.int().positive(),
+  num_hidden_layers: z.int().positive(),
+  num_attention_heads: z.int().positive(),
+  num_key_value_heads: z.int().positive().nullish(),
+  head_dim: z.int().positive().nullish(),
+  max_position_embeddings: z.int().positive(),
+  rms_norm_eps: z.number().positive().default(1e-6),
+  ...RopeConfig,
+});
+
+/** Options that change the arithmetic of some family: one that a family's schema does not know is refused, never ignored. */
+const ARITHMETIC = [
+  "attention_bias",
+  "attention_multiplier",
+  "attn_logit_softcapping",
+  "clip_qkv",
+  "embedding_multiplier",
+  "final_logit_softcapping",
+  "hidden_activation",
+  "layer_types",
+  "logit_scale",
+  "logits_scaling",
+  "mlp_bias",
+  "no_rope_layers",
+  "num_experts",
+  "num_local_experts",
+  "quantization_config",
+  "query_pre_attn_scalar",
+  "residual_multiplier",
+  "sliding_window",
+  "use_bidirectional_attention",
+  "use_qk_norm",
+  "use_sliding_window",
+] as const;
+
+/**
+ * Parses a configuration with the family's schema.
+ * @throws ZodError, or Error naming an option that changes the arithmetic and that this family does not have.
+ */
+export function parseConfig<Schema extends z.ZodObject>(schema: Schema, json: unknown): z.output<Schema> {
+  const config = schema.parse(json);
+  for (const option of ARITHMETIC) {
+    const value = (json as Record<string, unknown>)[option];
+    if (option in schema.shape || value === undefined || value === null || value === false) continue;
+    throw new Error(`${option} ${JSON.stringify(value)} is not supported by this family; remove it if the model does not use it`);
+  }
+  return config;
+}
+
+/** Which layers see only a window of keys: `layer_types` where it is given, `otherwise` where not. */
+export const LayerTypes = z.array(z.enum(["full_attention", "sliding_attention"])).nullish();
+
+/** @throws Error when the list does not fit the model or a sliding layer has no window. */
+export function windowOf(
+  types: z.output<typeof LayerTypes>,
+  window: number | null | undefined,
+  layers: number,
+  otherwise: (layer: number) => boolean,
+): (layer: number) => number | undefined {
+  if (types !== null && types !== undefined && types.length !== layers) {
+    throw new Error(`layer_types lists ${types.length} layers, num_hidden_layers is ${layers}`);
+  }
+  const slides = (layer: number) => (types === null || types === undefined ? otherwise(layer) : types[layer] === "sliding_attention");
+  const sliding = Array.from({ length: layers }, (_, layer) => slides(layer));
+  if (sliding.some(Boolean) && typeof window !== "number")
+    throw new Error("sliding_window is missing, but layers with a window are asked for");
+  return (layer) => (sliding[layer] ? (window as number) : undefined);
+}
+
+/** Where a family differs from Llama without biases; everything has Llama's value when absent. */
+export interface Traits {
+  readonly tied: boolean;
+  readonly activation?: "silu" | "gelu_tanh";
+  readonly bias?: { readonly qkv: boolean; readonly output: boolean; readonly mlp: boolean };
+  /** Queries and keys are RMS-normed head by head before they are rotated. */
+  readonly headNorm?: boolean;
+  /** Keys that a layer's queries see. */
+  readonly window?: (layer: number) => number | undefined;
+  /** Attention scores are multiplied by scoreWidth^-1/2; the head's width when absent. */
+  readonly scoreWidth?: number;
+  readonly scoreCap?: number | undefined;
+  readonly logitCap?: number | null;
+  /** Norm gains are stored as their difference from 1. */
+  readonly gainPlusOne?: boolean;
+  /** Attention and MLP outputs are normed before they join the stream. */
+  readonly sandwich?: boolean;
+  readonly embeddingScale?: number;
+}
+
+/**
+ * Builds the model from a parsed configuration.
+ * @throws Error naming a size that the kernels cannot do.
+ */
+export function llamaLike(
+  config: z.output<typeof LlamaLikeConfig>,
+  traits: Traits,
+  tensors: ReadonlySet<string>,
+  weightsFile: string,
+): FamilyModel {
+  const { hidden_size: width, num_attention_heads: heads, num_hidden_layers: layers, rms_norm_eps: epsilon } = config;
+  const kvHeads = config.num_key_value_heads ?? heads;
+  if (heads % kvHeads !== 0) throw new Error(`num_attention_heads ${heads} is not a multiple of num_key_value_heads ${kvHeads}`);
+  const headDim = config.head_dim ?? width / heads;
+  if (headDim % 16 !== 0) throw new Error(`heads of ${headDim} values are not supported: rotary attention needs a multiple of 16`);
+  const shape: Shape = { layers, width, heads, kvHeads, headDim, vocab: config.vocab_size, context: config.max_position_embeddings };
+  const rope = readRope(config, shape.context);
+  // The language-model class adds the prefix; the bare model saves without it.
+  const root = tensors.has("embed_tokens.weight") ? "" : "model.";
+  const inner = config.intermediate_size;
+
+  const build = (variant: Variant) => {
+    const graph = new DecoderGraph(shape, variant, weightsFile);
+    const w = graph.writer;
+    const gain = (name: string, size = width) =>
+      traits.gainPlusOne === true ? graph.weightPlusOne(name, [size]) : graph.weight(name, [size]);
+    const norm = (y: string, name: string) => graph.rmsNorm(y, gain(`${name}.weight`), epsilon);
+    const rotary = rotaryWeights(graph, rope, shape);
+
+    const attend = (layer: number, y: string, prefix: string): string => {
+      const project = (name: string, count: number) => {
+        const projected = graph.linear(y, `${prefix}.${name}_proj`, width, count * headDim, traits.bias?.qkv ?? false);
+        if (traits.headNorm !== true || name === "v") return projected;
+        return graph.headNorm(projected, count, headDim, gain(`${prefix}.${name}_norm.weight`, headDim), epsilon);
+      };
+      const attended = graph.attention(layer, project("q", heads), project("k", kvHeads), project("v", kvHeads), {
+        scale: (traits.scoreWidth ?? headDim) ** -0.5,
+        window: traits.window?.(layer),
+        softcap: traits.scoreCap,
+        rotary,
+      });
+      return graph.linear(attended, `${prefix}.o_proj`, heads * headDim, width, traits.bias?.output ?? false);
+    };
+
+    const feedForward = (y: string, prefix: string): string => {
+      const bias = traits.bias?.mlp ?? false;
+      const gate = graph.linear(y, `${prefix}.gate_proj`, width, inner, bias);
+      // QuickGelu is x sigmoid(alpha x): SiLU at alpha 1.
+      const active =
+        traits.activation === "gelu_tanh" ? w.contrib("FastGelu", [gate]) : w.contrib("QuickGelu", [gate], { alpha: { float: 1 } });
+      const up = graph.linear(y, `${prefix}.up_proj`, width, inner, bias);
+      return graph.linear(w.op("Mul", [active, up]), `${prefix}.down_proj`, inner, width, bias);
+    };
+
+    const embedded = graph.lookup(`${root}embed_tokens.weight`, shape.vocab, "input_ids");
+    const scale = traits.embeddingScale;
+    let x = graph.boundary(0, scale === undefined ? embedded : w.op("Mul", [embedded, w.float32(scale)]));
+    for (let layer = 0; layer < layers; layer++) {
+      const prefix = `${root}layers.${layer}`;
+      let attended = attend(layer, norm(x, `${prefix}.input_layernorm`), `${prefix}.self_attn`);
+      // The name post_attention_layernorm is the norm before the MLP where there is no sandwich, the one after attention where there is.
+      if (traits.sandwich === true) attended = norm(attended, `${prefix}.post_attention_layernorm`);
+      const before = traits.sandwich === true ? "pre_feedforward_layernorm" : "post_attention_layernorm";
+      const [normed, sum] = graph.addRmsNorm(x, attended, gain(`${prefix}.${before}.weight`), epsilon);
+      let added = feedForward(normed, `${prefix}.mlp`);
+      if (traits.sandwich === true) added = norm(added, `${prefix}.post_feedforward_layernorm`);
+      x = graph.boundary(layer + 1, w.op("Add", [sum, added]));
+    }
+    const last = norm(graph.chosenRows(x), `${root}norm`);
+    const model = graph.finish(last, traits.tied ? `${root}embed_tokens.weight` : "lm_head.weight", traits.logitCap);
+    return { model, inputs: w.inputs, outputs: w.outputs, weights: graph.weights };
+  };
+  return { shape, build };
+}
+
+function rotaryWeights(graph: DecoderGraph, rope: Rope, { headDim, context }: Shape): readonly [cos: string, sin: string] {
+  const table = (name: "cos" | "sin") =>
+    graph.computed(`rotary.${name}`, [context, headDim / 2], () => ropeTable(rope, headDim, context, Math[name]));
+  return [table("cos"), table("sin")];
+}
