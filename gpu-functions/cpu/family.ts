@@ -1,7 +1,13 @@
 // What a model family gives the engine: the model's shape and its graphs. The list of families is the only place that names them.
 import type { Shape, Variant, Weight } from "./blocks.ts";
+import { gemma } from "./gemma.ts";
+import { gemma2 } from "./gemma2.ts";
+import { gptNeo } from "./gpt-neo.ts";
 import { gpt2 } from "./gpt2.ts";
 import { llama } from "./llama.ts";
+import { mistral } from "./mistral.ts";
+import { qwen2 } from "./qwen2.ts";
+import { qwen3 } from "./qwen3.ts";
 
 export interface BuiltGraph {
   /** Serialized ONNX ModelProto without weights. */
@@ -24,4 +30,4 @@ export interface Family {
   load(config: unknown, tensors: ReadonlySet<string>, weightsFile: string): FamilyModel;
 }
 
-export const FAMILIES: readonly Family[] = [gpt2, llama];
+export const FAMILIES: readonly Family[] = [gpt2, gptNeo, llama, mistral, qwen2, qwen3, gemma, gemma2];
