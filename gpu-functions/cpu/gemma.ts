@@ -1,8 +1,9 @@
 // Gemma 1 (transformers `GemmaForCausalLM`): scaled embeddings, gains stored as their difference from 1, tanh GELU. Gemma 2 shares
 // these.
 import { z } from "zod";
+import { parseConfig } from "./config.ts";
 import type { Family } from "./family.ts";
-import { LlamaLikeConfig, llamaLike, parseConfig } from "./llama-like.ts";
+import { LlamaLikeConfig, llamaLike } from "./llama-like.ts";
 
 export const GemmaConfig = LlamaLikeConfig.extend({
   head_dim: z.int().positive().default(256),

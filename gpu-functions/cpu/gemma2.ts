@@ -1,9 +1,10 @@
 // Gemma 2 (transformers `Gemma2ForCausalLM`): Gemma with four norms a layer, soft caps on scores and logits, and a window on every
 // other layer.
 import { z } from "zod";
+import { parseConfig } from "./config.ts";
 import type { Family } from "./family.ts";
 import { GemmaConfig, gemmaTraits } from "./gemma.ts";
-import { LayerTypes, llamaLike, parseConfig, windowOf } from "./llama-like.ts";
+import { LayerTypes, llamaLike, windowOf } from "./llama-like.ts";
 
 const Config = GemmaConfig.extend({
   query_pre_attn_scalar: z.number().positive().default(256),

@@ -1,8 +1,8 @@
 // GPT-Neo (transformers `GPTNeoForCausalLM`): GPT-2 with separate unscaled q/k/v and layers that see only a window of keys.
 import { z } from "zod";
 import { DecoderGraph, type Shape, type Variant } from "./blocks.ts";
+import { parseConfig } from "./config.ts";
 import type { Family, FamilyModel } from "./family.ts";
-import { parseConfig } from "./llama-like.ts";
 
 const Kind = z.enum(["global", "local"]);
 

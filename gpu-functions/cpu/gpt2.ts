@@ -1,6 +1,7 @@
 // GPT-2 (transformers `GPT2LMHeadModel`): learned positions, pre-LayerNorm, packed q/k/v, tied embeddings.
 import { z } from "zod";
 import { DecoderGraph, type Shape, type Variant } from "./blocks.ts";
+import { parseConfig } from "./config.ts";
 import type { Family, FamilyModel } from "./family.ts";
 
 const Config = z.object({
@@ -18,7 +19,7 @@ const Config = z.object({
 });
 
 function load(json: unknown, tensors: ReadonlySet<string>, weightsFile: string): FamilyModel {
-  const config = Config.parse(json);
+  const config = parseConfig(Config, json);
   const { n_embd: width, n_head: heads, n_layer: layers } = config;
   if (width % heads !== 0) throw new Error(`n_embd ${width} is not a multiple of n_head ${heads}`);
   const headDim = width / heads;

@@ -1,7 +1,8 @@
 // Mistral (transformers `MistralForCausalLM`): Llama whose layers may all see only a window of keys.
 import { z } from "zod";
+import { parseConfig } from "./config.ts";
 import type { Family } from "./family.ts";
-import { LlamaLikeConfig, llamaLike, parseConfig } from "./llama-like.ts";
+import { LlamaLikeConfig, llamaLike } from "./llama-like.ts";
 
 const Config = LlamaLikeConfig.extend({
   hidden_act: z.literal("silu").default("silu"),

@@ -1,8 +1,9 @@
 // Qwen 2 and 2.5 (transformers `Qwen2ForCausalLM`): Llama with biases on queries, keys and values, and a window on the upper layers
 // where one is switched on. Qwen 3 shares its windows.
 import { z } from "zod";
+import { parseConfig } from "./config.ts";
 import type { Family } from "./family.ts";
-import { LayerTypes, LlamaLikeConfig, llamaLike, parseConfig, windowOf } from "./llama-like.ts";
+import { LayerTypes, LlamaLikeConfig, llamaLike, windowOf } from "./llama-like.ts";
 
 export const QwenConfig = LlamaLikeConfig.extend({
   hidden_act: z.literal("silu").default("silu"),

@@ -1,7 +1,8 @@
 // Qwen 3 (transformers `Qwen3ForCausalLM`): queries and keys normed head by head.
 import { z } from "zod";
+import { parseConfig } from "./config.ts";
 import type { Family } from "./family.ts";
-import { llamaLike, parseConfig } from "./llama-like.ts";
+import { llamaLike } from "./llama-like.ts";
 import { QwenConfig, qwenWindow } from "./qwen2.ts";
 
 const Config = QwenConfig.extend({

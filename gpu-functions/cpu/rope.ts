@@ -53,8 +53,8 @@ export function readRope(config: z.output<z.ZodObject<typeof RopeConfig>>, conte
 }
 
 /**
- * The cosine or sine (`part`) of every position's angles, [length, headDim / 2]. Every step is rounded to float32 where
- * transformers rounds (modeling_rope_utils.py): at position 100,000 an unrounded frequency would turn by a different angle.
+ * The cosine or sine (`part`) of every position's angles, [length, headDim / 2]. Frequencies and angles are rounded to
+ * float32 as in transformers (modeling_rope_utils.py): at position 100,000 an unrounded frequency turns by another angle.
  */
 export function ropeTable(rope: Rope, headDim: number, length: number, part: (angle: number) => number): Float32Array {
   const half = headDim / 2;
