@@ -4,6 +4,7 @@ import { encodeFloat32 } from "../../shared/base64.ts";
 import { TillerError } from "../../shared/errors.ts";
 import { type Edit, type GenerateEvent, GenerateRequest, type GenerateResult, type TokenEvent } from "../../shared/protocol.ts";
 import { type Engine, loadEngine } from "./engine.ts";
+import { FIXTURES, fixtures } from "./fixture.ts";
 
 const MODEL = "tiny-gpt2";
 const WIDTH = 48;
@@ -54,9 +55,9 @@ interface Outcome {
   tokens: TokenEvent[];
   result: GenerateResult;
 }
-async function run(body: GenerateRequest, signal = new AbortController().signal): Promise<Outcome> {
+async function run(body: GenerateRequest, signal = new AbortController().signal, on = engine): Promise<Outcome> {
   const tokens: TokenEvent[] = [];
-  for await (const event of engine.generate(body, signal)) {
+  for await (const event of on.generate(body, signal)) {
     if (event.event === "token") tokens.push(event.data);
     else if (event.event === "done") return { tokens, result: event.data };
   }
@@ -259,5 +260,26 @@ describe("leaving early", () => {
     controller.abort();
     await Promise.all(waiting);
     await untilFree();
+  });
+});
+
+describe("a model of every family", () => {
+  it.each(FIXTURES)("%s loads, proves its hooks and is steered", async (name) => {
+    const other = await loadEngine({ directories: [path.join(fixtures, name)], threads: 1 });
+    try {
+      const { width } = other.model(name).session.shape;
+      const vector = encodeFloat32(Array.from({ length: width }, (_, i) => Math.sin(i * 1.7)));
+      const body = request({ edits: [vectorEdit(20, { vector })], max_tokens: 8, sampling: { temperature: 0 }, more: { model: name } });
+      const outcome = await run(body, undefined, other);
+      for (const { name: rowName, text } of outcome.result.rows) {
+        const shown = outcome.tokens.filter((token) => token.row === rowName).map((token) => token.text);
+        // What a row held back may follow its last token.
+        expect(text.startsWith(shown.join(""))).toBe(true);
+      }
+      expect(row(outcome, "STEERED").receipts[0]?.positions_changed).toBeGreaterThan(0);
+      expect(ids(outcome, "STEERED")).not.toEqual(ids(outcome, "DEFAULT"));
+    } finally {
+      await other.close();
+    }
   });
 });

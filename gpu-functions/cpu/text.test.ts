@@ -2,17 +2,40 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
+import { FIXTURES, fixtures } from "./fixture.ts";
 import { uniform } from "./random.ts";
 import { TextStream } from "./text.ts";
 import { loadTokenizer } from "./tokenizer.ts";
 
-const directory = path.join(import.meta.dirname, "..", "fixtures", "tiny-gpt2");
+const directory = path.join(fixtures, "tiny-gpt2");
 const tokenizer = loadTokenizer(directory);
-const cases = JSON.parse(readFileSync(path.join(directory, "..", "tiny-gpt2.tokens.json"), "utf8")) as { text: string; ids: number[] }[];
+
+interface Case {
+  text: string;
+  /** Without special tokens that the text does not write out. */
+  ids: number[];
+  /** What the ids add to a prompt before them; absent where that is the text without special tokens. */
+  continued?: string;
+}
+const casesOf = (name: string) => JSON.parse(readFileSync(path.join(fixtures, `${name}.tokens.json`), "utf8")) as Case[];
 
 describe("the tokenizer", () => {
-  it.each(cases)("encodes $text as the reference does, with one BOS", ({ text, ids }) => {
-    expect(tokenizer.encodePrompt(text)).toEqual(ids[0] === 0 ? ids : [0, ...ids]);
+  describe.each(FIXTURES)("of %s", (name) => {
+    const tokenizer = loadTokenizer(path.join(fixtures, name));
+    // Qwen's texts have no BOS.
+    const bos = name.includes("qwen") ? [] : [tokenizer.bosId as number];
+
+    it.each(casesOf(name))("encodes $text as the reference does, with at most one BOS", ({ text, ids }) => {
+      expect(tokenizer.encodePrompt(text)).toEqual(ids[0] === bos[0] ? ids : [...bos, ...ids]);
+    });
+
+    it.each(casesOf(name))(
+      "streams $text as the reference decodes it after a prompt",
+      ({ text, ids, continued = text.replace("<|endoftext|>", "") }) => {
+        const stream = new TextStream(tokenizer, []);
+        expect(ids.map((id) => stream.push(id)).join("") + stream.flush()).toBe(continued);
+      },
+    );
   });
 
   it("knows the token that begins and ends texts", () => {
@@ -30,6 +53,10 @@ describe("the tokenizer", () => {
     }
     return folder;
   }
+
+  it("knows every token that ends a text", () => {
+    expect([...loadTokenizer(path.join(fixtures, "tiny-qwen2")).eosIds]).toEqual([1, 2]);
+  });
 
   it("adds no BOS when the model's configuration says so", () => {
     const folder = copy((name, text) =>
@@ -49,10 +76,20 @@ describe("the tokenizer", () => {
       expect(() => loadTokenizer(copy((name, text) => (name === "generation_config.json" ? value : text)))).toThrow(
         /generation_config\.json is not a JSON object/,
       );
-    const other = copy((name, text) =>
-      name === "tokenizer.json" ? JSON.stringify({ ...JSON.parse(text), decoder: { type: "Metaspace" } }) : text,
+    const changed = (change: object) =>
+      copy((name, text) => (name === "tokenizer.json" ? JSON.stringify({ ...JSON.parse(text), ...change }) : text));
+    const sequence = (...decoders: object[]) => changed({ decoder: { type: "Sequence", decoders } });
+    const replace = { type: "Replace", pattern: { String: "_" }, content: " " };
+    expect(() => loadTokenizer(changed({ decoder: { type: "WordPiece" } }))).toThrow(
+      /tokenizer\.json.*decoder "WordPiece" is not supported/s,
     );
-    expect(() => loadTokenizer(other)).toThrow(/decoder "Metaspace" is not supported/);
+    expect(() => loadTokenizer(changed({ decoder: null }))).toThrow(/tokenizer\.json/);
+    expect(() => loadTokenizer(sequence({ type: "Fuse" }, replace))).toThrow(/decoder Replace after Fuse is not supported/);
+    expect(() => loadTokenizer(sequence({ ...replace, pattern: { Regex: "_" } }))).toThrow(/pattern/);
+    expect(() => loadTokenizer(sequence({ type: "ByteLevel" }, replace))).toThrow(/ByteLevel is supported alone only/);
+    expect(() => loadTokenizer(changed({ model: { type: "Unigram", vocab: [["a", 0]], byte_fallback: true } }))).toThrow(
+      /tokenizer\.json: a Unigram model with byte_fallback is not supported/,
+    );
   });
 });
 

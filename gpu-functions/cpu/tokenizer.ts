@@ -1,8 +1,9 @@
 // A model's tokenizer: text to ids with exactly one BOS, ids to bytes. The work is @huggingface/tokenizers'; this file knows which
-// tokens are special and what a token's own bytes are.
+// tokens are special and which begin and end texts.
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
+import { type PieceBytes, readDecoder } from "./pieces.ts";
 
 export interface Tokenizer {
   /**
@@ -55,15 +56,18 @@ export function loadTokenizer(directory: string): Tokenizer {
   const settings: TokenConfig = readJson(directory, "tokenizer_config.json", false);
   const model: TokenConfig = readJson(directory, "config.json", true);
   const generation: TokenConfig = readJson(directory, "generation_config.json", false);
-  const decoder = json.decoder as { type?: string } | null | undefined;
-  if (decoder?.type !== "ByteLevel") {
-    throw new Error(`${path.join(directory, "tokenizer.json")}: decoder ${JSON.stringify(decoder?.type)} is not supported; ByteLevel is`);
+  const file = path.join(directory, "tokenizer.json");
+  const vocabulary = json.model as { type?: string; byte_fallback?: boolean } | null | undefined;
+  if (vocabulary?.type === "Unigram" && vocabulary.byte_fallback === true) {
+    throw new Error(`${file}: a Unigram model with byte_fallback is not supported; Unigram without it and BPE are`);
   }
+  let pieceBytes: PieceBytes;
   let inner: HuggingFaceTokenizer;
   try {
+    pieceBytes = readDecoder(json.decoder);
     inner = new HuggingFaceTokenizer(json, settings);
   } catch (cause) {
-    throw new Error(`${path.join(directory, "tokenizer.json")}: ${(cause as Error).message}`, { cause });
+    throw new Error(`${file}: ${(cause as Error).message}`, { cause });
   }
   const added = (json.added_tokens ?? []) as { id: number; content: string; special?: boolean }[];
   const specialIds = new Set(added.filter((token) => token.special === true).map((token) => token.id));
@@ -72,14 +76,15 @@ export function loadTokenizer(directory: string): Tokenizer {
   const bosText = typeof settings.bos_token === "object" ? settings.bos_token?.content : settings.bos_token;
   const bosId =
     generation.bos_token_id ?? model.bos_token_id ?? (bosText === undefined ? undefined : inner.token_to_id(bosText)) ?? undefined;
-  const addsBos = bosId !== undefined && settings.add_bos_token !== false;
+  // Qwen's configuration has a bos_token_id that its tokenizer never uses: there bos_token is null.
+  const addsBos = bosId !== undefined && settings.add_bos_token !== false && settings.bos_token !== null;
   for (const id of [...eosIds, ...(bosId === undefined ? [] : [bosId])]) specialIds.add(id);
 
   const bytesOf = new Map<number, Uint8Array>();
   const tokenBytes = (id: number): Uint8Array => {
     let bytes = bytesOf.get(id);
     if (bytes === undefined) {
-      bytes = specialIds.has(id) ? new Uint8Array() : byteLevel(inner.id_to_token(id) ?? "");
+      bytes = specialIds.has(id) ? new Uint8Array() : pieceBytes(inner.id_to_token(id) ?? "");
       bytesOf.set(id, bytes);
     }
     return bytes;
@@ -96,24 +101,4 @@ export function loadTokenizer(directory: string): Tokenizer {
       return addsBos && ids[0] !== bosId ? [bosId, ...ids] : ids;
     },
   };
-}
-
-/** GPT-2's alphabet of 256 printable characters, one per byte (openai/gpt-2 encoder.py, `bytes_to_unicode`). */
-const BYTE_OF_CHAR: ReadonlyMap<string, number> = (() => {
-  const printable = (byte: number) => (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
-  const map = new Map<string, number>();
-  let next = 256;
-  for (let byte = 0; byte < 256; byte++) map.set(String.fromCodePoint(printable(byte) ? byte : next++), byte);
-  return map;
-})();
-
-function byteLevel(token: string): Uint8Array {
-  const bytes: number[] = [];
-  for (const char of token) {
-    const byte = BYTE_OF_CHAR.get(char);
-    // Added tokens that are not special stand for their own text.
-    if (byte === undefined) return new TextEncoder().encode(token);
-    bytes.push(byte);
-  }
-  return Uint8Array.from(bytes);
 }
