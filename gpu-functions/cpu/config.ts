@@ -20,6 +20,7 @@ const ARITHMETIC = [
   "quantization_config",
   "query_pre_attn_scalar",
   "residual_multiplier",
+  "rope_interleaved",
   "sliding_window",
   "use_bidirectional_attention",
   "use_qk_norm",

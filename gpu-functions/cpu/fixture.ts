@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import type { Positions } from "../../shared/protocol.ts";
 import type { ResolvedEdit } from "../../shared/steering.ts";
-import { openCheckpoint } from "./checkpoint.ts";
+import { type Checkpoint, openCheckpoint } from "./checkpoint.ts";
 import { RowEdits } from "./edits.ts";
 import { FAMILIES, type FamilyModel } from "./family.ts";
 import { openSafetensors, readTensor } from "./safetensors.ts";
@@ -40,7 +40,7 @@ export const FIXTURES: readonly string[] = readdirSync(fixtures).flatMap((file) 
 );
 
 /** The model of a directory, by the family its configuration names. */
-export function loadFamily(directory: string): { family: FamilyModel; checkpoint: ReturnType<typeof openCheckpoint> } {
+export function loadFamily(directory: string): { family: FamilyModel; checkpoint: Checkpoint } {
   const config = JSON.parse(readFileSync(path.join(directory, "config.json"), "utf8")) as { model_type: string };
   const family = FAMILIES.find(({ id }) => id === config.model_type);
   if (family === undefined) throw new Error(`${directory}: no family '${config.model_type}'`);
