@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { openCheckpoint } from "./checkpoint.ts";
-import { fixtures } from "./fixture.ts";
+import { fixtures, loadFamily } from "./fixture.ts";
+import { DecoderSession } from "./session.ts";
 
 const INDEX = "model.safetensors.index.json";
 
@@ -46,6 +47,17 @@ describe("a checkpoint", () => {
     );
     const many = Array.from({ length: 25 }, (_, i) => ({ dims: [1], tensor: `t${i}` }));
     expect(() => checkpoint.check(many)).toThrow(/'t19' and 5 more$/);
+  });
+
+  it("with fewer layers than the configuration says is refused with the names of all their tensors", () => {
+    const folder = copy("tiny-qwen3");
+    const file = path.join(folder, "config.json");
+    const config = JSON.parse(readFileSync(file, "utf8")) as object;
+    writeFileSync(file, JSON.stringify({ ...config, num_hidden_layers: 4, layer_types: Array(4).fill("full_attention") }));
+    const { family, checkpoint } = loadFamily(folder);
+    expect(() => new DecoderSession(family, checkpoint, { slots: 1, threads: 1, cacheLength: 16 })).toThrow(
+      /model\.safetensors has no tensor ('model\.layers\.3\.[a-z_.]+'(, )?){11}$/,
+    );
   });
 
   it("whose index does not fit its shards is refused with the file and the reason", () => {

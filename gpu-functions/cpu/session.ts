@@ -68,8 +68,12 @@ export class DecoderSession {
   private readonly base: Variant;
   private lastMs = Number.POSITIVE_INFINITY;
 
-  /** @param base the graph that rows without nonlinear edits run on; "plain" (no hooks) exists for benchmarks only. */
+  /**
+   * @param base the graph that rows without nonlinear edits run on; "plain" (no hooks) exists for benchmarks only.
+   * @throws Error naming every tensor that the checkpoint lacks or has in another shape, before any memory is taken.
+   */
   constructor(family: FamilyModel, checkpoint: Checkpoint, settings: SessionSettings, base: Variant = "affine") {
+    checkpoint.check(family.build(base).weights.values());
     this.family = family;
     this.shape = family.shape;
     this.checkpoint = checkpoint;
@@ -119,7 +123,6 @@ export class DecoderSession {
     let loaded = this.graphs.get(variant);
     if (loaded === undefined) {
       const graph = this.family.build(variant);
-      this.checkpoint.check(graph.weights.values());
       for (const [name, weight] of graph.weights) this.loadWeight(name, weight);
       const session = new Session(graph.model, {
         threads: this.settings.threads,
