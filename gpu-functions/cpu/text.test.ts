@@ -58,6 +58,13 @@ describe("the tokenizer", () => {
     expect([...loadTokenizer(path.join(fixtures, "tiny-qwen2")).eosIds]).toEqual([1, 2]);
   });
 
+  it("takes BOS from the tokenizer's files where the model's configuration names another", () => {
+    const folder = copy((name, text) =>
+      /^(generation_)?config\.json$/.test(name) ? JSON.stringify({ ...JSON.parse(text), bos_token_id: 5 }) : text,
+    );
+    expect(loadTokenizer(folder).encodePrompt("The sun")[0]).toBe(0);
+  });
+
   it("adds no BOS when the model's configuration says so", () => {
     const folder = copy((name, text) =>
       name === "tokenizer_config.json" ? JSON.stringify({ ...JSON.parse(text), add_bos_token: false }) : text,

@@ -74,8 +74,8 @@ export function loadTokenizer(directory: string): Tokenizer {
   const eos = generation.eos_token_id ?? model.eos_token_id ?? [];
   const eosIds = new Set(typeof eos === "number" ? [eos] : eos);
   const bosText = typeof settings.bos_token === "object" ? settings.bos_token?.content : settings.bos_token;
-  const bosId =
-    generation.bos_token_id ?? model.bos_token_id ?? (bosText === undefined ? undefined : inner.token_to_id(bosText)) ?? undefined;
+  const ownBos = typeof bosText === "string" ? inner.token_to_id(bosText) : undefined;
+  const bosId = ownBos ?? generation.bos_token_id ?? model.bos_token_id ?? undefined;
   // Qwen's configuration has a bos_token_id that its tokenizer never uses: there bos_token is null.
   const addsBos = bosId !== undefined && settings.add_bos_token !== false && settings.bos_token !== null;
   for (const id of [...eosIds, ...(bosId === undefined ? [] : [bosId])]) specialIds.add(id);
