@@ -19,6 +19,8 @@ export const LlamaLikeConfig = z.object({
   ...RopeConfig,
 });
 
+type Config = z.output<typeof LlamaLikeConfig>;
+
 /** Which layers see only a window of keys: `layer_types` where it is given, `otherwise` where not. */
 export const LayerTypes = z.array(z.enum(["full_attention", "sliding_attention"])).nullish();
 
@@ -63,79 +65,98 @@ export interface Traits {
  * Builds the model from a parsed configuration.
  * @throws Error naming a size that the kernels cannot do.
  */
-export function llamaLike(
-  config: z.output<typeof LlamaLikeConfig>,
-  traits: Traits,
-  tensors: ReadonlySet<string>,
-  weightsFile: string,
-): FamilyModel {
-  const { hidden_size: width, num_attention_heads: heads, num_hidden_layers: layers, rms_norm_eps: epsilon } = config;
-  const kvHeads = config.num_key_value_heads ?? heads;
-  if (heads % kvHeads !== 0) throw new Error(`num_attention_heads ${heads} is not a multiple of num_key_value_heads ${kvHeads}`);
-  const headDim = config.head_dim ?? width / heads;
-  if (headDim % 16 !== 0) throw new Error(`heads of ${headDim} values are not supported: rotary attention needs a multiple of 16`);
-  const shape: Shape = { layers, width, heads, kvHeads, headDim, vocab: config.vocab_size, context: config.max_position_embeddings };
+export function llamaLike(config: Config, traits: Traits, tensors: ReadonlySet<string>, weightsFile: string): FamilyModel {
+  const shape = shapeOf(config);
   const rope = readRope(config, shape.context);
   // The language-model class adds the prefix; the bare model saves without it.
   const root = tensors.has("embed_tokens.weight") ? "" : "model.";
-  const inner = config.intermediate_size;
-
   const build = (variant: Variant) => {
     const graph = new DecoderGraph(shape, variant, weightsFile);
-    const w = graph.writer;
-    const gain = (name: string, size = width) =>
-      traits.gainPlusOne === true ? graph.weightPlusOne(name, [size]) : graph.weight(name, [size]);
-    const norm = (y: string, name: string) => graph.rmsNorm(y, gain(`${name}.weight`), epsilon);
-    const rotary = rotaryWeights(graph, rope, shape);
-
-    const attend = (layer: number, y: string, prefix: string): string => {
-      const project = (name: string, count: number) => {
-        const projected = graph.linear(y, `${prefix}.${name}_proj`, width, count * headDim, traits.bias?.qkv ?? false);
-        if (traits.headNorm !== true || name === "v") return projected;
-        return graph.headNorm(projected, count, headDim, gain(`${prefix}.${name}_norm.weight`, headDim), epsilon);
-      };
-      const attended = graph.attention(layer, project("q", heads), project("k", kvHeads), project("v", kvHeads), {
-        scale: (traits.scoreWidth ?? headDim) ** -0.5,
-        window: traits.window?.(layer),
-        softcap: traits.scoreCap,
-        rotary,
-      });
-      return graph.linear(attended, `${prefix}.o_proj`, heads * headDim, width, traits.bias?.output ?? false);
-    };
-
-    const feedForward = (y: string, prefix: string): string => {
-      const bias = traits.bias?.mlp ?? false;
-      const gate = graph.linear(y, `${prefix}.gate_proj`, width, inner, bias);
-      // QuickGelu is x sigmoid(alpha x): SiLU at alpha 1.
-      const active =
-        traits.activation === "gelu_tanh" ? w.contrib("FastGelu", [gate]) : w.contrib("QuickGelu", [gate], { alpha: { float: 1 } });
-      const up = graph.linear(y, `${prefix}.up_proj`, width, inner, bias);
-      return graph.linear(w.op("Mul", [active, up]), `${prefix}.down_proj`, inner, width, bias);
-    };
-
-    const embedded = graph.lookup(`${root}embed_tokens.weight`, shape.vocab, "input_ids");
-    const scale = traits.embeddingScale;
-    let x = graph.boundary(0, scale === undefined ? embedded : w.op("Mul", [embedded, w.float32(scale)]));
-    for (let layer = 0; layer < layers; layer++) {
-      const prefix = `${root}layers.${layer}`;
-      let attended = attend(layer, norm(x, `${prefix}.input_layernorm`), `${prefix}.self_attn`);
-      // The name post_attention_layernorm is the norm before the MLP where there is no sandwich, the one after attention where there is.
-      if (traits.sandwich === true) attended = norm(attended, `${prefix}.post_attention_layernorm`);
-      const before = traits.sandwich === true ? "pre_feedforward_layernorm" : "post_attention_layernorm";
-      const [normed, sum] = graph.addRmsNorm(x, attended, gain(`${prefix}.${before}.weight`), epsilon);
-      let added = feedForward(normed, `${prefix}.mlp`);
-      if (traits.sandwich === true) added = norm(added, `${prefix}.post_feedforward_layernorm`);
-      x = graph.boundary(layer + 1, w.op("Add", [sum, added]));
-    }
-    const last = norm(graph.chosenRows(x), `${root}norm`);
-    const model = graph.finish(last, traits.tied ? `${root}embed_tokens.weight` : "lm_head.weight", traits.logitCap);
-    return { model, inputs: w.inputs, outputs: w.outputs, weights: graph.weights };
+    const model = wire({ graph, config, traits, shape, rotary: rotaryWeights(graph, rope, shape) }, root);
+    return { model, inputs: graph.writer.inputs, outputs: graph.writer.outputs, weights: graph.weights };
   };
   return { shape, build };
 }
 
-function rotaryWeights(graph: DecoderGraph, rope: Rope, { headDim, context }: Shape): readonly [cos: string, sin: string] {
+function shapeOf(config: Config): Shape {
+  const { hidden_size: width, num_attention_heads: heads, num_hidden_layers: layers } = config;
+  const kvHeads = config.num_key_value_heads ?? heads;
+  if (heads % kvHeads !== 0) throw new Error(`num_attention_heads ${heads} is not a multiple of num_key_value_heads ${kvHeads}`);
+  const headDim = config.head_dim ?? width / heads;
+  if (headDim % 16 !== 0) throw new Error(`heads of ${headDim} values are not supported: rotary attention needs a multiple of 16`);
+  return { layers, width, heads, kvHeads, headDim, vocab: config.vocab_size, context: config.max_position_embeddings };
+}
+
+/** One graph while it is wired. */
+interface Wiring {
+  readonly graph: DecoderGraph;
+  readonly config: Config;
+  readonly traits: Traits;
+  readonly shape: Shape;
+  readonly rotary: readonly [cos: string, sin: string];
+}
+
+function rotaryWeights(graph: DecoderGraph, rope: Rope, { headDim, context }: Shape): Wiring["rotary"] {
   const table = (name: "cos" | "sin") =>
     graph.computed(`rotary.${name}`, [context, headDim / 2], () => ropeTable(rope, headDim, context, Math[name]));
   return [table("cos"), table("sin")];
+}
+
+/** The whole graph, serialized. */
+function wire(wiring: Wiring, root: string): Uint8Array {
+  const { graph, traits, shape, config } = wiring;
+  const w = graph.writer;
+  const norm = (x: string, name: string) => graph.rmsNorm(x, gain(wiring, name, shape.width), config.rms_norm_eps);
+  const embedded = graph.lookup(`${root}embed_tokens.weight`, shape.vocab, "input_ids");
+  const scale = traits.embeddingScale;
+  let x = graph.boundary(0, scale === undefined ? embedded : w.op("Mul", [embedded, w.float32(scale)]));
+  for (let layer = 0; layer < shape.layers; layer++) {
+    const prefix = `${root}layers.${layer}`;
+    let attended = attend(wiring, layer, norm(x, `${prefix}.input_layernorm`), `${prefix}.self_attn`);
+    // The name post_attention_layernorm is the norm before the MLP where there is no sandwich, the one after attention where there is.
+    if (traits.sandwich === true) attended = norm(attended, `${prefix}.post_attention_layernorm`);
+    const before = `${prefix}.${traits.sandwich === true ? "pre_feedforward_layernorm" : "post_attention_layernorm"}`;
+    const [normed, sum] = graph.addRmsNorm(x, attended, gain(wiring, before, shape.width), config.rms_norm_eps);
+    let added = feedForward(wiring, normed, `${prefix}.mlp`);
+    if (traits.sandwich === true) added = norm(added, `${prefix}.post_feedforward_layernorm`);
+    x = graph.boundary(layer + 1, w.op("Add", [sum, added]));
+  }
+  const last = norm(graph.chosenRows(x), `${root}norm`);
+  return graph.finish(last, traits.tied ? `${root}embed_tokens.weight` : "lm_head.weight", traits.logitCap);
+}
+
+function gain({ graph, traits }: Wiring, norm: string, size: number): string {
+  const name = `${norm}.weight`;
+  return traits.gainPlusOne === true ? graph.weightPlusOne(name, [size]) : graph.weight(name, [size]);
+}
+
+function attend(wiring: Wiring, layer: number, x: string, prefix: string): string {
+  const { graph, traits, shape, config, rotary } = wiring;
+  const { width, heads, kvHeads, headDim } = shape;
+  const project = (name: string, count: number) =>
+    graph.linear(x, `${prefix}.${name}_proj`, width, count * headDim, traits.bias?.qkv ?? false);
+  const normed = (name: string, count: number) => {
+    const projected = project(name, count);
+    if (traits.headNorm !== true) return projected;
+    return graph.headNorm(projected, count, headDim, gain(wiring, `${prefix}.${name}_norm`, headDim), config.rms_norm_eps);
+  };
+  const attended = graph.attention(layer, normed("q", heads), normed("k", kvHeads), project("v", kvHeads), {
+    scale: (traits.scoreWidth ?? headDim) ** -0.5,
+    window: traits.window?.(layer),
+    softcap: traits.scoreCap,
+    rotary,
+  });
+  return graph.linear(attended, `${prefix}.o_proj`, heads * headDim, width, traits.bias?.output ?? false);
+}
+
+function feedForward({ graph, traits, shape, config }: Wiring, x: string, prefix: string): string {
+  const { writer: w } = graph;
+  const bias = traits.bias?.mlp ?? false;
+  const inner = config.intermediate_size;
+  const gate = graph.linear(x, `${prefix}.gate_proj`, shape.width, inner, bias);
+  // QuickGelu is x sigmoid(alpha x): SiLU at alpha 1.
+  const active =
+    traits.activation === "gelu_tanh" ? w.contrib("FastGelu", [gate]) : w.contrib("QuickGelu", [gate], { alpha: { float: 1 } });
+  const up = graph.linear(x, `${prefix}.up_proj`, shape.width, inner, bias);
+  return graph.linear(w.op("Mul", [active, up]), `${prefix}.down_proj`, inner, shape.width, bias);
 }
