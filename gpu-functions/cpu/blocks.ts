@@ -71,20 +71,20 @@ export class DecoderGraph {
 
   /** The checkpoint's tensor of that name. */
   weight(name: string, dims: readonly number[]): string {
-    return this.declare(name, { dims, tensor: name });
+    return this.addWeight(name, { dims, tensor: name });
   }
 
   /** Values that the configuration alone decides. */
   computed(name: string, dims: readonly number[], compute: () => Float32Array): string {
-    return this.declare(name, { dims, compute });
+    return this.addWeight(name, { dims, compute });
   }
 
   /** 1 + the checkpoint's tensor of that name, as Gemma stores the gains of its norms. */
   weightPlusOne(name: string, dims: readonly number[]): string {
-    return this.declare(`1 + ${name}`, { dims, tensor: name, compute: (values) => values.map((value) => 1 + value) });
+    return this.addWeight(`1 + ${name}`, { dims, tensor: name, compute: (values) => values.map((value) => 1 + value) });
   }
 
-  private declare(name: string, weight: Weight): string {
+  private addWeight(name: string, weight: Weight): string {
     if (!this.weights.has(name)) {
       this.weights.set(name, weight);
       this.writer.external(name, weight.dims, this.weightsFile);
