@@ -1,8 +1,9 @@
-// The CPU engine: a set of loaded models behind the calls of the engine protocol. No HTTP here, no ONNX.
+// The CPU engine: models behind the calls of the engine protocol. No HTTP here, no ONNX.
 import { availableParallelism } from "node:os";
-import { TillerError } from "../../shared/errors.ts";
 import type { GenerateEvent, GenerateRequest, ModelInfo } from "../../shared/protocol.ts";
-import { loadModel, type Model, planGeneration } from "./model.ts";
+import { defaultCacheBytes, defaultModelBytes } from "./memory.ts";
+import { type Model, planGeneration, readModel } from "./model.ts";
+import { ModelPool } from "./pool.ts";
 import type { EngineService } from "./server.ts";
 
 export interface EngineOptions {
@@ -10,45 +11,52 @@ export interface EngineOptions {
   readonly directories: readonly string[];
   /** Threads of the numeric kernels; every core when absent. */
   readonly threads?: number | undefined;
+  /** What the KV cache of one model may take; 2 GiB, or 15% of the memory where that is less, when absent. */
+  readonly cacheBytes?: number | undefined;
+  /** What all loaded models together may take; 60% of the memory when absent. */
+  readonly memoryBytes?: number | undefined;
+  /** Receives a line when a model is loaded or unloaded. */
+  readonly log?: ((line: string) => void) | undefined;
 }
 
 export interface Engine extends EngineService {
-  /** A loaded model; throws `model_not_found` naming the models there are. */
+  /** A model that is loaded now; throws `model_not_found` naming the models there are. */
   model(id: string): Model;
   close(): Promise<void>;
 }
 
 /**
- * Loads every model or fails.
+ * Reads every model and loads those that fit into memory together, in order; the others are loaded when they are asked for.
  * @throws Error with the file and the reason when a model cannot be served.
  */
 export async function loadEngine(options: EngineOptions): Promise<Engine> {
-  const models = new Map<string, Model>();
-  for (const directory of options.directories) {
-    const model = await loadModel(directory, options.threads ?? availableParallelism());
-    if (models.has(model.info.id)) throw new Error(`two model directories are called '${model.info.id}': rename one`);
-    models.set(model.info.id, model);
-  }
-  const get = (id: string): Model => {
-    const model = models.get(id);
-    if (model === undefined) {
-      throw new TillerError("model_not_found", `There is no model '${id}' on this engine. It serves: ${[...models.keys()].join(", ")}.`);
-    }
-    return model;
-  };
-  return {
-    model: get,
-    models: (): ModelInfo[] => [...models.values()].map((model) => model.info),
-    async *generate(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent> {
-      const model = get(request.model);
-      const generation = await planGeneration(model, request, get);
-      yield* model.scheduler.run(generation, signal);
+  const cacheBytes = options.cacheBytes ?? defaultCacheBytes();
+  const pool = new ModelPool(
+    options.directories.map((directory) => readModel(directory, cacheBytes)),
+    {
+      threads: options.threads ?? availableParallelism(),
+      memoryBytes: options.memoryBytes ?? defaultModelBytes(),
+      log: options.log ?? (() => undefined),
     },
-    async close() {
-      for (const model of models.values()) {
-        await model.scheduler.close();
-        model.session.close();
+  );
+  await pool.warm();
+  return {
+    model(id) {
+      const model = pool.loaded(id);
+      if (model === undefined) throw new Error(`model '${id}' is not loaded`);
+      return model;
+    },
+    models: (): ModelInfo[] => pool.infos(),
+    async *generate(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent> {
+      // Planned first: a request that is refused loads nothing.
+      const generation = await planGeneration(pool.known(request.model), request, (id) => pool.known(id));
+      const { model, release } = await pool.acquire(request.model);
+      try {
+        yield* model.scheduler.run(generation, signal);
+      } finally {
+        release();
       }
     },
+    close: () => pool.close(),
   };
 }

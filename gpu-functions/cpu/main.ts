@@ -1,5 +1,6 @@
 // The engine as a process: reads its environment, loads its models, serves the protocol, leaves cleanly.
 //   PORT (8788; 0 = any free)  HOST (127.0.0.1)  ENGINE_TOKEN  MODELS (comma-separated directories)  THREADS (all cores)
+//   CACHE_MB (KV cache of one model)  MODELS_MB (all loaded models together)
 import type { AddressInfo } from "node:net";
 import path from "node:path";
 import { type Engine, loadEngine } from "./engine.ts";
@@ -24,6 +25,11 @@ function wholeNumber(name: string, fallback: number | undefined, max: number): n
 
 const port = wholeNumber("PORT", 8788, 65_535) as number;
 const threads = wholeNumber("THREADS", undefined, 256);
+const bytes = (name: string): number | undefined => {
+  const megabytes = wholeNumber(name, undefined, 100_000_000);
+  return megabytes === undefined ? undefined : megabytes * 1e6;
+};
+const [cacheBytes, memoryBytes] = [bytes("CACHE_MB"), bytes("MODELS_MB")];
 const host = process.env.HOST || "127.0.0.1";
 const token = process.env.ENGINE_TOKEN || undefined;
 const directories = (process.env.MODELS || BUNDLED)
@@ -51,7 +57,13 @@ if (process.connected === false) process.exit(0);
 
 let engine: Engine;
 try {
-  engine = await loadEngine({ directories, threads: threads === 0 ? undefined : threads });
+  engine = await loadEngine({
+    directories,
+    threads: threads === 0 ? undefined : threads,
+    cacheBytes,
+    memoryBytes,
+    log: (line) => console.log(`  ${line}`),
+  });
 } catch (error) {
   const reason = error instanceof Error ? error.message : String(error);
   refuse(`The engine cannot start: ${reason.replace(/\.$/, "")}.`);

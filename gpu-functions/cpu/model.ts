@@ -6,26 +6,35 @@ import { z } from "zod";
 import { TillerError } from "../../shared/errors.ts";
 import type { FeatureRef, GenerateRequest, ModelInfo } from "../../shared/protocol.ts";
 import { compilePoint } from "../../shared/steering.ts";
-import { openCheckpoint } from "./checkpoint.ts";
+import type { Shape } from "./blocks.ts";
+import { type Checkpoint, openCheckpoint } from "./checkpoint.ts";
 import { placeEdit, RowEdits } from "./edits.ts";
-import { FAMILIES } from "./family.ts";
+import { FAMILIES, type FamilyModel } from "./family.ts";
 import { Generation } from "./generation.ts";
+import { type MemoryPlan, planMemory } from "./memory.ts";
 import { Scheduler } from "./scheduler.ts";
 import { DecoderSession } from "./session.ts";
 import { openSources, type SourceStore } from "./sources.ts";
 import { loadTokenizer, type Tokenizer } from "./tokenizer.ts";
 
-/** Slots a model gets when their KV cache fits this many bytes; never fewer than one request may ask for. */
-const CACHE_BYTES = 512 * 2 ** 20;
-const MIN_SLOTS = 8;
-const MAX_SLOTS = 16;
-
-export interface Model {
+/** A model directory that was read and found good, without its weights. */
+export interface KnownModel {
+  readonly directory: string;
   readonly info: ModelInfo;
-  readonly session: DecoderSession;
-  readonly scheduler: Scheduler;
+  readonly shape: Shape;
+  readonly plan: MemoryPlan;
   readonly tokenizer: Tokenizer;
   readonly sources: SourceStore;
+  readonly family: FamilyModel;
+  readonly checkpoint: Checkpoint;
+}
+
+/** A model in memory, ready to run. */
+export interface Model extends KnownModel {
+  readonly session: DecoderSession;
+  readonly scheduler: Scheduler;
+  /** Ends what runs and frees the memory. */
+  close(): Promise<void>;
 }
 
 function readJson(file: string): unknown {
@@ -43,10 +52,11 @@ function readJson(file: string): unknown {
 }
 
 /**
- * Loads a model directory; its id is the directory's name.
+ * Reads everything of a model directory but its weights; the model's id is the directory's name.
+ * @param cacheBytes what the KV cache may take.
  * @throws Error with the file and the reason when anything is missing, corrupt or unsupported.
  */
-export async function loadModel(directory: string, threads: number): Promise<Model> {
+export function readModel(directory: string, cacheBytes: number): KnownModel {
   const id = path.basename(path.resolve(directory));
   const configFile = path.join(directory, "config.json");
   const config = readJson(configFile) as { model_type?: unknown };
@@ -66,25 +76,44 @@ export async function loadModel(directory: string, threads: number): Promise<Mod
     }
   })();
   const { shape } = familyModel;
-  const slotBytes = 8 * shape.layers * shape.kvHeads * shape.headDim * shape.context;
-  const slots = Math.min(MAX_SLOTS, Math.max(MIN_SLOTS, Math.floor(CACHE_BYTES / slotBytes)));
-  const tokenizer = loadTokenizer(directory);
+  const plan = planMemory(shape, PACKED_COPY * weightBytes(familyModel), cacheBytes);
   const sources = openSources(directory, shape);
-  const session = new DecoderSession(familyModel, checkpoint, { slots, threads, cacheLength: shape.context });
-  await selfTest(session, id);
   const info: ModelInfo = {
     id,
     family: family.id,
     layers: shape.layers,
     width: shape.width,
-    context: shape.context,
+    context: plan.cacheLength,
     vocab: shape.vocab,
     dtype: "float32",
     revision: "local",
     chat_template: false,
     sources: sources.info(),
   };
-  return { info, session, scheduler: new Scheduler(session), tokenizer, sources };
+  return { directory, info, shape, plan, tokenizer: loadTokenizer(directory), sources, family: familyModel, checkpoint };
+}
+
+/** ONNX Runtime packs matrices for its kernels and the checkpoint's values stay beside them. */
+const PACKED_COPY = 2;
+
+function weightBytes(family: FamilyModel): number {
+  return [...family.build("affine").weights.values()].reduce((sum, { dims }) => sum + 4 * dims.reduce((a, b) => a * b, 1), 0);
+}
+
+/**
+ * Loads the weights and proves that edits reach them.
+ * @throws Error naming tensors that are missing, or the boundary whose edits change nothing.
+ */
+export async function openModel(known: KnownModel, threads: number): Promise<Model> {
+  const { slots, cacheLength } = known.plan;
+  const session = new DecoderSession(known.family, known.checkpoint, { slots, threads, cacheLength });
+  await selfTest(session, known.info.id);
+  const scheduler = new Scheduler(session);
+  const close = async () => {
+    await scheduler.close();
+    session.close();
+  };
+  return { ...known, session, scheduler, close };
 }
 
 /** A sentinel edit at every boundary must change the logits: a model whose hooks are not connected is refused, never served. */
@@ -108,20 +137,25 @@ async function selfTest(session: DecoderSession, id: string): Promise<void> {
  * Turns a request into a generation, with everything checked that can be checked before work starts.
  * @throws TillerError naming what is wrong and what is allowed.
  */
-export async function planGeneration(model: Model, request: GenerateRequest, modelOf: (id: string) => Model): Promise<Generation> {
-  const { shape } = model.session;
+export async function planGeneration(
+  model: KnownModel,
+  request: GenerateRequest,
+  modelOf: (id: string) => KnownModel,
+): Promise<Generation> {
+  const { shape } = model;
   const prompt = model.tokenizer.encodePrompt(request.prompt);
-  const room = shape.context - prompt.length;
+  const { context } = model.info;
+  const room = context - prompt.length;
   if (room < 1) {
     throw new TillerError(
       "prompt_too_long",
-      `The prompt is ${prompt.length} tokens long; this model takes at most ${shape.context - 1}, so that at least one can be generated. Shorten it.`,
+      `The prompt is ${prompt.length} tokens long; this model takes at most ${context - 1}, so that at least one can be generated. Shorten it.`,
     );
   }
   if (request.max_tokens > room) {
     throw new TillerError(
       "prompt_too_long",
-      `The prompt is ${prompt.length} tokens long and ${request.max_tokens} more are asked for; the model's context is ${shape.context}. Ask for at most ${room} tokens or shorten the prompt.`,
+      `The prompt is ${prompt.length} tokens long and ${request.max_tokens} more are asked for; the model's context is ${context}. Ask for at most ${room} tokens or shorten the prompt.`,
     );
   }
   if (request.kl_baseline !== undefined && !request.rows.some((row) => row.name === request.kl_baseline)) {

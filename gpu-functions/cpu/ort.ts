@@ -113,20 +113,21 @@ function make(name: keyof typeof FUNCTIONS, ...args: unknown[]): Pointer {
 
 export const ortVersion = (): string => api().version;
 
-/** Native memory with a stable address, aligned for vector instructions and zeroed. The views die with `free()`. */
+/** Native memory with a stable address, aligned for vector instructions. The views die with `free()`. */
 export class NativeMemory {
   readonly pointer: Pointer;
   readonly bytes: number;
   private readonly base: unknown;
   private readonly buffer: ArrayBuffer;
 
-  constructor(bytes: number) {
+  /** @param zeroed false leaves what is there, and with it pages that the system has not given yet. */
+  constructor(bytes: number, zeroed = true) {
     this.bytes = Math.max(ALIGNMENT, Math.ceil(bytes / ALIGNMENT) * ALIGNMENT);
     this.base = koffi.alloc("uint8_t", this.bytes + ALIGNMENT);
     const address = BigInt(koffi.address(this.base));
     this.pointer = (address + BigInt(ALIGNMENT - 1)) & ~BigInt(ALIGNMENT - 1);
     this.buffer = koffi.view(this.pointer, this.bytes);
-    new Uint8Array(this.buffer).fill(0);
+    if (zeroed) new Uint8Array(this.buffer).fill(0);
   }
 
   float32(): Float32Array {

@@ -82,7 +82,8 @@ export class DecoderSession {
     this.ordered = new Array<boolean>(settings.slots).fill(false);
     const { layers, width, kvHeads, headDim } = this.shape;
     for (let layer = 0; layer < layers; layer++) {
-      for (const s of ["k", "v"]) this.allocate(`${s}_${layer}`, settings.slots * kvHeads * settings.cacheLength * headDim);
+      // What lies beyond a row's length is never read: the system gives these pages when they are first written.
+      for (const s of ["k", "v"]) this.allocate(`${s}_${layer}`, settings.slots * kvHeads * settings.cacheLength * headDim, false);
     }
     for (const [name, size] of [
       ["input_ids", 1],
@@ -108,8 +109,8 @@ export class DecoderSession {
     this.graph(base);
   }
 
-  private allocate(name: string, elements: number): NativeMemory {
-    const memory = new NativeMemory(elements * 4);
+  private allocate(name: string, elements: number, zeroed = true): NativeMemory {
+    const memory = new NativeMemory(elements * 4, zeroed);
     this.memories.set(name, memory);
     return memory;
   }
@@ -351,14 +352,13 @@ export class DecoderSession {
     this.allocate("logits", rows * vocab);
   }
 
-  /** Frees everything; the session must be idle. */
+  /** Frees everything, once; the session must be idle. */
   close(): void {
     for (const { session } of this.graphs.values()) session.release();
     for (const tensor of [...this.tensors.values(), ...this.weights.values()]) tensor.release();
-    this.prepacked.release();
+    if (this.memories.size > 0) this.prepacked.release();
     for (const memory of this.memories.values()) memory.free();
-    this.graphs.clear();
-    this.memories.clear();
+    for (const kept of [this.graphs, this.tensors, this.weights, this.memories]) kept.clear();
   }
 }
 
