@@ -72,7 +72,7 @@ export async function generate(
   request: GenerateRequest,
   signal: AbortSignal,
 ): Promise<GenerateResult> {
-  const response = await send(engine, config, "/generate", post(request, "application/json"), signal);
+  const response = await send(engine, config, "/generate", post(withDeadline(request, config), "application/json"), signal);
   return parse(GenerateResult, await readJson(response), "/generate");
 }
 
@@ -86,7 +86,7 @@ export async function openGeneration(
   request: GenerateRequest,
   signal: AbortSignal,
 ): Promise<AsyncGenerator<EngineEvent>> {
-  const response = await send(engine, config, "/generate", post(request, "text/event-stream"), signal);
+  const response = await send(engine, config, "/generate", post(withDeadline(request, config), "text/event-stream"), signal);
   const type = response.headers.get("content-type") ?? "";
   if (response.body === null || !type.startsWith("text/event-stream")) {
     await response.body?.cancel();
@@ -121,6 +121,9 @@ const post = (body: unknown, accept: string): RequestInit => ({
   body: JSON.stringify(body),
   headers: { "content-type": "application/json", accept },
 });
+
+/** The engine gives up when we would: a connection that broke unnoticed does not keep its rows. */
+const withDeadline = (request: GenerateRequest, config: Config): GenerateRequest => ({ ...request, deadline_ms: config.engineTimeoutMs });
 
 const headers = (engine: EngineAddress): Record<string, string> =>
   engine.token === undefined ? {} : { authorization: `Bearer ${engine.token}` };

@@ -21,6 +21,9 @@ export const LIMITS = {
   stops: 8,
   stopChars: 64,
   topLogprobs: 10,
+  deadlineMs: 86_400_000,
+  /** Texts of one /score call. */
+  texts: 64,
   /** Characters of a prompt on the engine; the edge allows fewer. */
   promptChars: 262_144,
 } as const;
@@ -90,6 +93,8 @@ export const GenerateRequest = z.strictObject({
   max_tokens: z.int().min(1),
   /** false leaves the tokenizer's special tokens of the prompt unedited. Generated tokens are always edited. */
   steer_special_tokens: z.boolean().default(true),
+  /** Milliseconds after which the request fails with engine_timeout, waiting for slots included; absent = never. */
+  deadline_ms: z.int().min(1).max(LIMITS.deadlineMs).optional(),
   /** Name of the row that `kl` of the other rows' tokens is measured against; absent = no KL. */
   kl_baseline: z.string().optional(),
 });
@@ -150,6 +155,35 @@ export const GenerateResult = z.object({
   timing: z.object({ queue_ms: z.number(), prefill_ms: z.number(), decode_ms: z.number() }),
 });
 export type GenerateResult = z.infer<typeof GenerateResult>;
+
+/**
+ * Log probabilities of given texts, under the model or under the model with edits. A continuation is tokenized by itself, as
+ * generated tokens are; positions of edits count from the first token of the prompt, and the continuation counts as generated.
+ */
+export const ScoreRequest = z.strictObject({
+  model: z.string().min(1).max(128),
+  items: z
+    .array(z.strictObject({ prompt: z.string().max(LIMITS.promptChars).default(""), text: z.string().min(1).max(LIMITS.promptChars) }))
+    .min(1)
+    .max(LIMITS.texts),
+  edits: z.array(Edit).max(LIMITS.edits).default([]),
+  steer_special_tokens: z.boolean().default(true),
+  /** How many alternatives `top` lists per token. */
+  logprobs: z.int().min(0).max(LIMITS.topLogprobs).default(0),
+  deadline_ms: z.int().min(1).max(LIMITS.deadlineMs).optional(),
+});
+export type ScoreRequest = z.infer<typeof ScoreRequest>;
+
+export const ScoredText = z.object({
+  /** Tokens of `text`; logprob is ln p given everything before. */
+  tokens: z.array(z.object({ id: z.int(), token: z.string(), logprob: z.number(), top: z.array(TopLogprob) })),
+  /** Sum of the tokens' logprobs, and exp(-mean). */
+  logprob: z.number(),
+  perplexity: z.number(),
+  receipts: z.array(Receipt),
+});
+export const ScoreResult = z.object({ items: z.array(ScoredText) });
+export type ScoreResult = z.infer<typeof ScoreResult>;
 
 export const SourceInfo = z.object({
   id: z.string(),

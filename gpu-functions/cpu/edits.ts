@@ -107,6 +107,11 @@ export class RowEdits {
     return this.edits.flatMap((edit, i) => (this.covers(edit, position) ? [i] : []));
   }
 
+  /** Whether no edit acts on any position of the prompt. */
+  leavesPrompt(): boolean {
+    return this.changesAt(0, this.promptLength) === this.promptLength && this.activeAt(0).length === 0;
+  }
+
   /** The first position after `from`, at most `limit`, at which other edits are active than at `from`. */
   changesAt(from: number, limit: number): number {
     const key = this.activeAt(from).join();

@@ -1,9 +1,10 @@
 // The CPU engine: models behind the calls of the engine protocol. No HTTP here, no ONNX.
 import { availableParallelism } from "node:os";
-import type { GenerateEvent, GenerateRequest, ModelInfo } from "../../shared/protocol.ts";
+import type { GenerateEvent, GenerateRequest, ModelInfo, ScoreRequest, ScoreResult } from "../../shared/protocol.ts";
 import { defaultCacheBytes, defaultModelBytes } from "./memory.ts";
 import { type Model, planGeneration, readModel } from "./model.ts";
 import { ModelPool } from "./pool.ts";
+import { planScore, scoreText } from "./score.ts";
 import type { EngineService } from "./server.ts";
 
 export interface EngineOptions {
@@ -52,7 +53,16 @@ export async function loadEngine(options: EngineOptions): Promise<Engine> {
       const generation = await planGeneration(pool.known(request.model), request, (id) => pool.known(id));
       const { model, release } = await pool.acquire(request.model);
       try {
-        yield* model.scheduler.run(generation, signal);
+        yield* model.scheduler.run(generation, signal, request.deadline_ms);
+      } finally {
+        release();
+      }
+    },
+    async score(request: ScoreRequest, signal: AbortSignal): Promise<ScoreResult> {
+      const texts = await planScore(pool.known(request.model), request, (id) => pool.known(id));
+      const { model, release } = await pool.acquire(request.model);
+      try {
+        return { items: await Promise.all(texts.map((text) => scoreText(model, text, request, signal))) };
       } finally {
         release();
       }

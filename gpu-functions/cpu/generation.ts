@@ -2,16 +2,17 @@
 import { TillerError } from "../../shared/errors.ts";
 import type { GenerateEvent, GenerateRequest, RowResult, TokenEvent } from "../../shared/protocol.ts";
 import type { RowEdits } from "./edits.ts";
+import type { Job, Sequence, Wanted } from "./job.ts";
 import { uniform } from "./random.ts";
 import { klDivergence, logprobs, sampleToken } from "./sampler.ts";
+import type { Step } from "./session.ts";
 import { TextStream } from "./text.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
-export class Row {
+export class Row implements Sequence {
   readonly name: string;
   readonly prompt: readonly number[];
   readonly edits: RowEdits;
-  /** Positions computed so far. */
   length = 0;
   /** Logits after the prompt, kept while the request's other rows are prefilled. */
   firstLogits: Float32Array | undefined;
@@ -29,16 +30,12 @@ export class Row {
     this.stream = stream;
   }
 
-  get prefilled(): boolean {
-    return this.length >= this.prompt.length;
-  }
-
   get lastId(): number {
     return this.generated[this.generated.length - 1] as number;
   }
 }
 
-export class Generation {
+export class Generation implements Job {
   readonly rows: readonly Row[];
   readonly timing = { queue_ms: 0, prefill_ms: 0, decode_ms: 0 };
   private readonly request: GenerateRequest;
@@ -87,6 +84,30 @@ export class Generation {
         this.wake = resolve;
       });
     }
+  }
+
+  wants(row: Sequence, _start: number, end: number): Wanted {
+    return { logits: end === row.prompt.length ? [end - 1] : [], captures: [] };
+  }
+
+  computed(row: Sequence, _start: number, end: number, step: Step): void {
+    if (end === row.prompt.length) (row as Row).firstLogits = step.logits(0).slice();
+  }
+
+  prefilled(): void {
+    this.advance((row) => row.firstLogits as Float32Array);
+    for (const row of this.rows) row.firstLogits = undefined;
+  }
+
+  decoded(logitsOf: (row: Sequence) => Float32Array): void {
+    this.advance(logitsOf);
+  }
+
+  /** Rows that no edit touches in the prompt compute the same there: one does it for all. */
+  shares(row: Sequence, other: Sequence): boolean {
+    if (!row.edits.leavesPrompt() || !other.edits.leavesPrompt()) return false;
+    (other as Row).firstLogits = (row as Row).firstLogits;
+    return true;
   }
 
   /** Takes the next token of every unfinished row from its next-token logits [V]. */

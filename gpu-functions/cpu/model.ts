@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { z } from "zod";
 import { TillerError } from "../../shared/errors.ts";
-import type { FeatureRef, GenerateRequest, ModelInfo } from "../../shared/protocol.ts";
+import type { Edit, FeatureRef, GenerateRequest, ModelInfo } from "../../shared/protocol.ts";
 import { compilePoint } from "../../shared/steering.ts";
 import type { Shape } from "./blocks.ts";
 import { type Checkpoint, openCheckpoint } from "./checkpoint.ts";
@@ -142,7 +142,6 @@ export async function planGeneration(
   request: GenerateRequest,
   modelOf: (id: string) => KnownModel,
 ): Promise<Generation> {
-  const { shape } = model;
   const prompt = model.tokenizer.encodePrompt(request.prompt);
   const { context } = model.info;
   const room = context - prompt.length;
@@ -164,13 +163,28 @@ export async function planGeneration(
       `kl_baseline '${request.kl_baseline}' is not one of the rows: ${request.rows.map((row) => row.name).join(", ")}.`,
     );
   }
-  const untouched = new Set(request.steer_special_tokens ? [] : prompt.flatMap((id, i) => (model.tokenizer.specialIds.has(id) ? [i] : [])));
-  const find = async (feature: FeatureRef) => modelOf(feature.model).sources.direction(feature);
   const rows = [];
-  for (const row of request.rows) {
-    const placed = [];
-    for (const edit of row.edits) placed.push(await placeEdit(edit, shape, find));
-    rows.push({ name: row.name, edits: new RowEdits(placed, prompt.length, untouched, shape) });
+  for (const { name, edits } of request.rows) {
+    rows.push({ name, edits: await planEdits(model, edits, prompt, request.steer_special_tokens, modelOf) });
   }
   return new Generation(request, rows, prompt, model.tokenizer);
+}
+
+/**
+ * One row's edits, looked up and checked.
+ * @param prompt tokens of the prompt: positions count from its first.
+ * @throws TillerError naming what is wrong and what is allowed.
+ */
+export async function planEdits(
+  model: KnownModel,
+  edits: readonly Edit[],
+  prompt: readonly number[],
+  steerSpecialTokens: boolean,
+  modelOf: (id: string) => KnownModel,
+): Promise<RowEdits> {
+  const untouched = new Set(steerSpecialTokens ? [] : prompt.flatMap((id, i) => (model.tokenizer.specialIds.has(id) ? [i] : [])));
+  const find = async (feature: FeatureRef) => modelOf(feature.model).sources.direction(feature);
+  const placed = [];
+  for (const edit of edits) placed.push(await placeEdit(edit, model.shape, find));
+  return new RowEdits(placed, prompt.length, untouched, model.shape);
 }

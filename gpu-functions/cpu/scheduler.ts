@@ -2,27 +2,35 @@
 // chunks between the others' decode steps, and leave at any step. Slots 0 .. decoding - 1 decode, the next ones are prefilled.
 import { TillerError } from "../../shared/errors.ts";
 import type { GenerateEvent } from "../../shared/protocol.ts";
-import type { Generation, Row } from "./generation.ts";
+import type { Generation } from "./generation.ts";
+import type { Job, Sequence } from "./job.ts";
+import type { Reading } from "./reading.ts";
 import { CHUNK, type DecoderSession, type Edits, type Step } from "./session.ts";
 
 /** Requests that may wait for slots; more are told to come back. */
 const QUEUE_LIMIT = 64;
 
+/** While others decode, a part of a prompt should not hold them up for longer than this. */
+const STALL_MS = 120;
+const MIN_CHUNK = 16;
+
 interface Seat {
-  readonly generation: Generation;
-  readonly row: Row;
+  readonly job: Job;
+  readonly row: Sequence;
   /** Programs the slot's buffers hold, to write them only when they change. */
   written: Edits | undefined;
 }
 
 export class Scheduler {
   private readonly session: DecoderSession;
-  private readonly waiting: Generation[] = [];
+  private readonly waiting: Job[] = [];
   /** seats[i] is slot i; the first `decoding` of them decode. */
   private readonly seats: Seat[] = [];
   private decoding = 0;
   private running: Promise<void> | undefined;
   private closed = false;
+  /** Of prefill, measured; what bounds the next part. */
+  private msPerToken = 0;
 
   constructor(session: DecoderSession) {
     this.session = session;
@@ -35,33 +43,55 @@ export class Scheduler {
 
   /**
    * Runs a generation and yields its events. Leaving the iteration, or aborting the signal, frees its slots within one step.
-   * @throws TillerError `engine_busy` at once when too many requests wait; the generation's own error at the end.
+   * @throws TillerError `engine_busy` at once when too many requests wait, `engine_timeout` after `deadlineMs`; the generation's own
+   * error at the end.
    */
-  async *run(generation: Generation, signal: AbortSignal): AsyncGenerator<GenerateEvent> {
+  async *run(generation: Generation, signal: AbortSignal, deadlineMs?: number): AsyncGenerator<GenerateEvent> {
+    const leave = this.submit(generation, signal, deadlineMs);
+    try {
+      yield* generation.events();
+    } finally {
+      leave();
+    }
+  }
+
+  /** Runs a reading to its end. @throws like `run`. */
+  async read(reading: Reading, signal: AbortSignal, deadlineMs?: number): Promise<void> {
+    const leave = this.submit(reading, signal, deadlineMs);
+    try {
+      await reading.done;
+    } finally {
+      leave();
+    }
+  }
+
+  /** Queues a job; the function that is returned takes it out again, whatever it is doing. */
+  private submit(job: Job, signal: AbortSignal, deadlineMs: number | undefined): () => void {
     if (this.closed) throw new TillerError("engine_unavailable", "The engine is shutting down.", { retryAfterSeconds: 5 });
     if (this.waiting.length >= QUEUE_LIMIT) {
       throw new TillerError("engine_busy", `${QUEUE_LIMIT} requests wait for this model already. Try again in a few seconds.`, {
         retryAfterSeconds: 5,
       });
     }
-    const cancel = () => generation.cancel();
+    const cancel = () => job.cancel();
     signal.addEventListener("abort", cancel, { once: true });
     if (signal.aborted) cancel();
-    this.waiting.push(generation);
+    const late = () => job.fail(new TillerError("engine_timeout", `The request was not done after its deadline of ${deadlineMs} ms.`));
+    const deadline = deadlineMs === undefined ? undefined : setTimeout(late, deadlineMs);
+    this.waiting.push(job);
     this.running ??= this.loop();
-    try {
-      yield* generation.events();
-    } finally {
+    return () => {
+      clearTimeout(deadline);
       signal.removeEventListener("abort", cancel);
-      generation.cancel();
-    }
+      job.cancel();
+    };
   }
 
-  /** Ends every generation with an error and waits until the session is idle. */
+  /** Ends every job with an error and waits until the session is idle. */
   async close(): Promise<void> {
     this.closed = true;
     const error = new TillerError("engine_unavailable", "The engine is shutting down.", { retryAfterSeconds: 5 });
-    for (const generation of [...this.waiting, ...this.seats.map((seat) => seat.generation)]) generation.fail(error);
+    for (const job of [...this.waiting, ...this.seats.map((seat) => seat.job)]) job.fail(error);
     await this.running;
   }
 
@@ -76,7 +106,7 @@ export class Scheduler {
           if (this.decoding > 0) await this.decodeAll();
         } catch (error) {
           // A failed call says nothing about one row: everybody in the batch is told, nobody waits for ever.
-          for (const seat of this.seats) seat.generation.fail(new TillerError("engine_failed", undefined, { cause: error }));
+          for (const seat of this.seats) seat.job.fail(new TillerError("engine_failed", undefined, { cause: error }));
         }
         // Short steps run on this thread: let sockets be read and written between them.
         await new Promise<void>((resolve) => setImmediate(resolve));
@@ -86,12 +116,12 @@ export class Scheduler {
     }
   }
 
-  /** Frees the slots of rows that ended and of generations that were cancelled or failed. */
+  /** Frees the slots of rows that ended and of jobs that were cancelled or failed. */
   private release(): void {
     for (let i = this.waiting.length - 1; i >= 0; i--) if (this.waiting[i]?.ended) this.waiting.splice(i, 1);
     for (let slot = this.seats.length - 1; slot >= 0; slot--) {
       const seat = this.seats[slot] as Seat;
-      if (seat.generation.ended || seat.row.finished) this.leave(slot);
+      if (seat.job.ended || seat.row.finished) this.leave(slot);
     }
   }
 
@@ -120,7 +150,7 @@ export class Scheduler {
       if (next === undefined || this.seats.length + next.rows.length > this.session.settings.slots) return;
       this.waiting.shift();
       next.admitted();
-      for (const row of next.rows) this.seats.push({ generation: next, row, written: undefined });
+      for (const row of next.rows) this.seats.push({ job: next, row, written: undefined });
     }
   }
 
@@ -133,25 +163,41 @@ export class Scheduler {
 
   /** One chunk of one prompt. Rows of a request wait for each other, so that they decode in step. */
   private async prefillOne(): Promise<void> {
-    const slot = this.seats.findIndex((seat, i) => i >= this.decoding && !seat.row.prefilled);
-    const { row, generation } = this.seats[slot] as Seat;
+    const slot = this.seats.findIndex((seat, i) => i >= this.decoding && !isPrefilled(seat.row));
+    const { row, job } = this.seats[slot] as Seat;
     const start = row.length;
-    const end = row.edits.changesAt(start, Math.min(start + CHUNK, row.prompt.length));
+    const end = row.edits.changesAt(start, Math.min(start + this.chunkFor(job), row.prompt.length));
     this.writeEdits(slot, row.edits.at(start));
-    const last = end === row.prompt.length;
+    const { logits, captures } = job.wants(row, start, end);
+    const offsets = logits.map((position) => position - start);
     const began = performance.now();
-    const step = await this.session.prefill(slot, row.prompt.slice(start, end), start, last ? [end - start - 1] : []);
-    generation.timing.prefill_ms += performance.now() - began;
+    const step = await this.session.prefill(slot, row.prompt.slice(start, end), start, offsets, captures);
+    const elapsed = performance.now() - began;
+    job.timing.prefill_ms += elapsed;
+    this.msPerToken = elapsed / (end - start);
     for (let position = start; position < end; position++) row.edits.record(position, step.measured, 0, position - start);
     row.length = end;
-    if (!last) return;
-    row.firstLogits = step.logits(0).slice();
-    if (!generation.rows.every((other) => other.prefilled)) return;
-    generation.advance((other) => other.firstLogits as Float32Array);
-    for (const other of generation.rows) {
-      other.firstLogits = undefined;
-      this.startDecoding(this.seats.findIndex((seat) => seat.row === other));
-    }
+    job.computed(row, start, end, step);
+    if (isPrefilled(row)) this.shareWithOthers(slot);
+    if (!job.rows.every(isPrefilled)) return;
+    job.prefilled();
+    for (const each of job.rows) if (each.finished === undefined) this.startDecoding(this.seats.findIndex((seat) => seat.row === each));
+  }
+
+  private chunkFor(job: Job): number {
+    const bound = Math.min(CHUNK, job.chunk ?? CHUNK);
+    if (this.decoding === 0 || this.msPerToken === 0) return bound;
+    return Math.min(bound, Math.max(MIN_CHUNK, Math.floor(STALL_MS / this.msPerToken)));
+  }
+
+  /** Rows of the same job that would compute the very same prompt take its cache instead. */
+  private shareWithOthers(slot: number): void {
+    const { row, job } = this.seats[slot] as Seat;
+    this.seats.forEach((seat, other) => {
+      if (seat.job !== job || seat.row === row || seat.row.length > 0 || !job.shares(row, seat.row)) return;
+      this.session.moveCache(slot, other, row.length);
+      seat.row.length = row.length;
+    });
   }
 
   private startDecoding(slot: number): void {
@@ -170,7 +216,7 @@ export class Scheduler {
   }
 
   private async decodeAll(): Promise<void> {
-    const seats = this.seats.slice(0, this.decoding).filter((seat) => !seat.row.finished && !seat.generation.ended);
+    const seats = this.seats.slice(0, this.decoding).filter((seat) => !seat.row.finished && !seat.job.ended);
     if (seats.length < this.decoding) return; // release() closes the gaps first.
     seats.forEach((seat, slot) => this.writeEdits(slot, seat.row.edits.at(seat.row.length)));
     const began = performance.now();
@@ -183,15 +229,17 @@ export class Scheduler {
   }
 
   private afterDecode(seats: readonly Seat[], step: Step, elapsed: number): void {
-    const slots = new Map<Row, number>();
+    const slots = new Map<Sequence, number>();
     seats.forEach((seat, slot) => {
       seat.row.edits.record(seat.row.length, step.measured, slot, 0);
       seat.row.length++;
       slots.set(seat.row, slot);
     });
-    for (const generation of new Set(seats.map((seat) => seat.generation))) {
-      generation.timing.decode_ms += elapsed;
-      generation.advance((row) => step.logits(slots.get(row) as number));
+    for (const job of new Set(seats.map((seat) => seat.job))) {
+      job.timing.decode_ms += elapsed;
+      job.decoded((row) => step.logits(slots.get(row) as number));
     }
   }
 }
+
+const isPrefilled = (row: Sequence): boolean => row.length >= row.prompt.length;

@@ -4,7 +4,7 @@ import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { encodeFloat32 } from "../../shared/base64.ts";
 import { TillerError } from "../../shared/errors.ts";
-import { type GenerateEvent, GenerateResult, ModelList, TokenEvent } from "../../shared/protocol.ts";
+import { type GenerateEvent, GenerateResult, ModelList, ScoreResult, TokenEvent } from "../../shared/protocol.ts";
 import { parseEvents } from "../../shared/sse.ts";
 import { type Engine, loadEngine } from "./engine.ts";
 import { type EngineService, newServer } from "./server.ts";
@@ -90,6 +90,18 @@ describe("the protocol", () => {
     }
   });
 
+  it("scores texts, and says which field of a request is wrong", async () => {
+    const score = (payload: object) =>
+      fetch(`${url}/score`, { method: "POST", headers: authorised, body: JSON.stringify({ model: "tiny-gpt2", ...payload }) });
+    const { items } = ScoreResult.parse(await (await score({ items: [{ prompt: "The sun", text: " rose" }] })).json());
+    expect(items[0]?.perplexity).toBeGreaterThan(1);
+    const refused = await score({ items: [{ prompt: "The sun", text: "" }] });
+    expect([refused.status, ((await refused.json()) as { error: { message: string } }).error.message]).toEqual([
+      400,
+      expect.stringMatching(/^items\.0\.text: /),
+    ]);
+  });
+
   it.each([
     ["no token", { authorization: "" }, body(), 401, "unauthorized"],
     ["a wrong token", { authorization: "Bearer a-tokem" }, body(), 401, "unauthorized"],
@@ -155,7 +167,11 @@ describe("the protocol", () => {
 });
 
 describe("failures half way", () => {
-  const service = (events: () => AsyncIterable<GenerateEvent>): EngineService => ({ models: () => [], generate: events });
+  const service = (events: () => AsyncIterable<GenerateEvent>): EngineService => ({
+    models: () => [],
+    score: () => Promise.reject(new Error("not asked")),
+    generate: events,
+  });
   const token: GenerateEvent = { event: "token", data: { row: "A", index: 0, id: 1, text: "x", token: "x", logprob: -1, top: [] } };
 
   it("end the stream with an error event after what was sent, and hide a foreign error's words", async () => {

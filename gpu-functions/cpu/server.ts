@@ -8,6 +8,8 @@ import {
   GenerateRequest,
   type GenerateResult,
   type ModelInfo,
+  ScoreRequest,
+  type ScoreResult,
   type TokenEvent,
   toEngineError,
 } from "../../shared/protocol.ts";
@@ -18,6 +20,7 @@ export interface EngineService {
   models(): ModelInfo[];
   /** Throws a TillerError before its first event when the request cannot be run; aborting the signal frees what it uses. */
   generate(request: GenerateRequest, signal: AbortSignal): AsyncIterable<GenerateEvent>;
+  score(request: ScoreRequest, signal: AbortSignal): Promise<ScoreResult>;
 }
 
 export interface ServerOptions {
@@ -64,10 +67,11 @@ async function handle(service: EngineService, options: ServerOptions, request: I
     throw new TillerError("unauthorized", "This engine needs its token: Authorization: Bearer <token>.");
   }
   if (pathname === "/models") return sendJson(response, 200, { models: service.models() });
-  const body = parseBody(await readBody(request, response));
+  const text = await readBody(request, response);
   const controller = new AbortController();
   response.once("close", () => controller.abort());
-  const events = service.generate(body, controller.signal)[Symbol.asyncIterator]();
+  if (pathname === "/score") return sendJson(response, 200, await service.score(parseBody(ScoreRequest, text), controller.signal));
+  const events = service.generate(parseBody(GenerateRequest, text), controller.signal)[Symbol.asyncIterator]();
   if (request.headers.accept?.includes("text/event-stream")) await sendEvents(events, response);
   else await sendResult(events, response);
 }
@@ -76,6 +80,7 @@ const ROUTES: ReadonlyMap<string, string> = new Map([
   ["/health", "GET"],
   ["/models", "GET"],
   ["/generate", "POST"],
+  ["/score", "POST"],
 ]);
 
 /** Compares digests, so that neither the length nor a common beginning shows in the time it takes. */
@@ -104,14 +109,14 @@ async function readBody(request: IncomingMessage, response: ServerResponse): Pro
   return Buffer.concat(chunks).toString("utf8");
 }
 
-function parseBody(text: string): GenerateRequest {
+function parseBody<Schema extends z.ZodType>(schema: Schema, text: string): z.output<Schema> {
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch {
     throw new TillerError("invalid_request", "The body is not JSON.");
   }
-  const parsed = GenerateRequest.safeParse(value);
+  const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0] as z.core.$ZodIssue;
   throw new TillerError("invalid_request", `${issue.path.join(".") || "body"}: ${issue.message}.`);

@@ -11,6 +11,8 @@ export interface Tokenizer {
    * text are read as special tokens, as transformers does.
    */
   encodePrompt(text: string): number[];
+  /** Ids of a text as it is, without BOS. */
+  encode(text: string): number[];
   /** The token's own text for display; bytes that are no whole character show as U+FFFD. */
   tokenString(id: number): string;
   /** The bytes a token adds to a text; none for special tokens. */
@@ -90,14 +92,16 @@ export function loadTokenizer(directory: string): Tokenizer {
     return bytes;
   };
   const display = new TextDecoder();
+  const encode = (text: string): number[] => inner.encode(text, { add_special_tokens: false }).ids;
   return {
     specialIds,
     eosIds,
     bosId,
     tokenBytes,
     tokenString: (id) => (specialIds.has(id) ? (inner.id_to_token(id) ?? "") : display.decode(tokenBytes(id))),
+    encode,
     encodePrompt(text) {
-      const ids = inner.encode(text, { add_special_tokens: false }).ids;
+      const ids = encode(text);
       return addsBos && ids[0] !== bosId ? [bosId, ...ids] : ids;
     },
   };

@@ -1,0 +1,43 @@
+// What the scheduler runs: sequences of tokens, each in a slot of its own. What is wanted of them is the job's affair.
+import type { RowEdits } from "./edits.ts";
+import type { Step } from "./session.ts";
+
+/** One sequence in a slot. */
+export interface Sequence {
+  readonly prompt: readonly number[];
+  readonly edits: RowEdits;
+  /** Positions computed so far. */
+  length: number;
+  /** Set when nothing more is to be computed. */
+  readonly finished: unknown;
+  /** The token to compute next once the prompt is done. */
+  readonly lastId: number;
+}
+
+/** Absolute positions whose logits a job wants, and boundaries whose residuals it wants, of a part of a prompt. */
+export interface Wanted {
+  readonly logits: readonly number[];
+  readonly captures: readonly number[];
+}
+
+export interface Job {
+  readonly rows: readonly Sequence[];
+  readonly timing: { queue_ms: number; prefill_ms: number; decode_ms: number };
+  /** No more work is wanted: done, failed or cancelled. */
+  readonly ended: boolean;
+  /** Longest part of a prompt to compute at once; the scheduler's own bound when absent. */
+  readonly chunk?: number;
+  /** All rows have slots. */
+  admitted(): void;
+  cancel(): void;
+  fail(error: Error): void;
+  wants(row: Sequence, start: number, end: number): Wanted;
+  /** Positions [start, end) of the row were computed; logits come in the order they were wanted. */
+  computed(row: Sequence, start: number, end: number, step: Step): void;
+  /** Every row's prompt was computed: rows that are not finished go on to decode. */
+  prefilled(): void;
+  /** One more token of every unfinished row was computed. */
+  decoded(logitsOf: (row: Sequence) => Float32Array): void;
+  /** Whether `other` may take what was computed of `row`'s prompt for its own; if so it has taken it. */
+  shares(row: Sequence, other: Sequence): boolean;
+}

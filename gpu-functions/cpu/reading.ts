@@ -1,0 +1,93 @@
+// A text that is read, not continued: its logits and residuals, position by position.
+import { RowEdits } from "./edits.ts";
+import type { Job, Sequence, Wanted } from "./job.ts";
+import type { Step } from "./session.ts";
+
+export interface ReadWish {
+  readonly ids: readonly number[];
+  readonly edits: RowEdits;
+  /** Logits are wanted from this position on; absent: none. */
+  readonly logitsFrom?: number;
+  /** Boundaries whose residuals are wanted, after their edits. */
+  readonly boundaries?: readonly number[];
+  /** Called once for every position, in order. What it is given dies when it returns. */
+  readonly each: (position: number, found: { logits?: Float32Array; residual(boundary: number): Float32Array }) => void;
+}
+
+/** Logits of this many positions are held at once. */
+const LOGIT_CHUNK = 32;
+
+export class Reading implements Job {
+  readonly rows: readonly [Sequence & { finished: boolean | undefined }];
+  readonly timing = { queue_ms: 0, prefill_ms: 0, decode_ms: 0 };
+  readonly chunk?: number;
+  /** Resolves when every position was read. */
+  readonly done: Promise<void>;
+  ended = false;
+  private readonly wish: ReadWish;
+  private readonly created = performance.now();
+  private settle: { resolve: () => void; reject: (error: Error) => void } = { resolve: () => undefined, reject: () => undefined };
+
+  constructor(wish: ReadWish) {
+    this.wish = wish;
+    this.rows = [{ prompt: wish.ids, edits: wish.edits, length: 0, finished: undefined, lastId: 0 }];
+    if (wish.logitsFrom !== undefined) this.chunk = LOGIT_CHUNK;
+    this.done = new Promise((resolve, reject) => {
+      this.settle = { resolve, reject };
+    });
+    // Whoever cancels does not wait for it.
+    this.done.catch(() => undefined);
+  }
+
+  admitted(): void {
+    this.timing.queue_ms = performance.now() - this.created;
+  }
+
+  cancel(): void {
+    this.fail(new DOMException("The reading was cancelled.", "AbortError"));
+  }
+
+  fail(error: Error): void {
+    if (this.ended) return;
+    this.ended = true;
+    this.settle.reject(error);
+  }
+
+  wants(_row: Sequence, start: number, end: number): Wanted {
+    const from = Math.max(start, this.wish.logitsFrom ?? end);
+    return { logits: Array.from({ length: Math.max(0, end - from) }, (_, i) => from + i), captures: this.wish.boundaries ?? [] };
+  }
+
+  computed(_row: Sequence, start: number, end: number, step: Step): void {
+    const from = Math.max(start, this.wish.logitsFrom ?? end);
+    const count = end - start;
+    try {
+      for (let position = start; position < end; position++) {
+        const residual = (boundary: number) => {
+          const captured = step.captured(boundary);
+          const width = captured.length / count;
+          return captured.subarray((position - start) * width, (position - start + 1) * width);
+        };
+        this.wish.each(position, position < from ? { residual } : { residual, logits: step.logits(position - from) });
+      }
+    } catch (error) {
+      this.fail(error as Error);
+    }
+  }
+
+  prefilled(): void {
+    this.rows[0].finished = true;
+    this.ended = true;
+    this.settle.resolve();
+  }
+
+  decoded(): void {}
+
+  shares(): boolean {
+    return false;
+  }
+}
+
+/** A reading of a text without edits. */
+export const plainEdits = (length: number, shape: ConstructorParameters<typeof RowEdits>[3]): RowEdits =>
+  new RowEdits([], length, new Set(), shape);

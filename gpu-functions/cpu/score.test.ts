@@ -1,0 +1,142 @@
+import path from "node:path";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { encodeFloat32 } from "../../shared/base64.ts";
+import { type Edit, GenerateRequest, type GenerateResult, ScoreRequest, type TokenEvent } from "../../shared/protocol.ts";
+import { compilePoint } from "../../shared/steering.ts";
+import { type Engine, loadEngine } from "./engine.ts";
+import { Fixture, fixtures } from "./fixture.ts";
+
+const MODEL = "tiny-gpt2";
+let engine: Engine;
+beforeAll(async () => {
+  engine = await loadEngine({ directories: [path.join(fixtures, MODEL)], threads: 1 });
+});
+afterAll(() => engine.close());
+
+const vector = encodeFloat32(Array.from({ length: 48 }, (_, i) => Math.sin(i * 1.7)));
+const edit = (more: Partial<Edit> = {}): Edit => ({
+  vector,
+  point: "blocks.2.hook_resid_pre",
+  method: "SIMPLE_ADDITIVE",
+  strength: 6,
+  positions: "all",
+  ...more,
+});
+const never = () => new AbortController().signal;
+const PROMPT = "The sun rose over the sea. ".repeat(5);
+
+async function generate(rows: GenerateRequest["rows"], more: Partial<GenerateRequest> = {}) {
+  const sampling = { temperature: 0.9, seed: 4, logprobs: 2 };
+  const request = GenerateRequest.parse({ model: MODEL, prompt: PROMPT, rows, sampling, max_tokens: 12, ...more });
+  const tokens: TokenEvent[] = [];
+  let result: GenerateResult | undefined;
+  for await (const event of engine.generate(request, never())) {
+    if (event.event === "token") tokens.push(event.data);
+    else if (event.event === "done") result = event.data;
+  }
+  return {
+    result: result as GenerateResult,
+    of: (row: string) => tokens.filter((token) => token.row === row).map(({ row: _, ...token }) => token),
+  };
+}
+
+describe("scores", () => {
+  const score = (items: ScoreRequest["items"], edits: Edit[] = []) =>
+    engine.score(ScoreRequest.parse({ model: MODEL, items, edits, logprobs: 2 }), never());
+
+  it("are the log probabilities of one forward pass over prompt and text, plain and steered", async () => {
+    const { session } = new Fixture(MODEL);
+    const direction = Float32Array.from({ length: 48 }, (_, i) => Math.sin(i * 1.7));
+    const text = "one two three, naïve";
+    const { tokenizer } = engine.model(MODEL);
+    const prompt = tokenizer.encodePrompt(PROMPT);
+    const ids = [...prompt, ...tokenizer.encode(text)];
+    for (const edits of [[], [edit()]]) {
+      const program = compilePoint([{ method: "SIMPLE_ADDITIVE", strength: 6, direction }], 48);
+      session.setEdits(0, new Map(edits.length === 0 ? [] : [[2, program]]));
+      const step = await session.prefill(
+        0,
+        ids,
+        0,
+        ids.map((_, i) => i),
+      );
+      const { items } = await score([{ prompt: PROMPT, text }], edits);
+      expect(items[0]?.tokens.map(({ id }) => id)).toEqual(ids.slice(prompt.length));
+      for (const [i, token] of (items[0]?.tokens ?? []).entries()) {
+        const logits = step.logits(prompt.length - 1 + i);
+        const total = Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit), 0));
+        expect(token.logprob).toBeCloseTo((logits[token.id] as number) - total, 5);
+        expect(token.top[0]?.logprob).toBeCloseTo(Math.max(...logits) - total, 5);
+      }
+      expect(items[0]?.receipts.map(({ positions }) => positions)).toEqual(edits.map(() => ids.length - 1));
+    }
+    session.close();
+  });
+
+  it("are the same alone, among others and beside a generation, and sum to the perplexity", async () => {
+    const items = ["The sea was calm.", "one two three four five six seven eight ".repeat(4), "naïve 日本語"].map((text) => ({
+      prompt: "The",
+      text,
+    }));
+    const alone = [];
+    for (const item of items) alone.push((await score([item])).items[0]);
+    const [among] = await Promise.all([score(items), generate([{ name: "A", edits: [edit()] }])]);
+    expect(among.items).toEqual(alone);
+    for (const item of among.items) {
+      const sum = item.tokens.reduce((total, token) => total + token.logprob, 0);
+      expect(item.logprob).toBeCloseTo(sum, 10);
+      expect(item.perplexity).toBeCloseTo(Math.exp(-sum / item.tokens.length), 10);
+    }
+  });
+
+  it("say which item is too long, and never pass for steered when nothing was", async () => {
+    await expect(
+      score([
+        { prompt: "The", text: "a" },
+        { prompt: "The", text: "word ".repeat(400) },
+      ]),
+    ).rejects.toMatchObject({
+      code: "prompt_too_long",
+      message: expect.stringMatching(/^items\.1 is \d+ tokens long with its prompt; this model takes at most 160/),
+    });
+    await expect(score([{ prompt: "The", text: "sea" }], [edit({ positions: [[150, 151]] })])).rejects.toMatchObject({
+      code: "steering_not_applied",
+    });
+  });
+});
+
+describe("a prompt", () => {
+  const rows = (positions: Edit["positions"]) => [
+    { name: "DEFAULT", edits: [] },
+    { name: "STEERED", edits: [edit({ positions })] },
+  ];
+  const prefilled = async (positions: Edit["positions"]) => {
+    const prefill = vi.spyOn(engine.model(MODEL).session, "prefill");
+    try {
+      const made = await generate(rows(positions));
+      return { made, tokens: prefill.mock.calls.reduce((sum, [, ids]) => sum + ids.length, 0) };
+    } finally {
+      prefill.mockRestore();
+    }
+  };
+
+  it("is computed once for all rows when only generated tokens are steered, with the same texts as alone", async () => {
+    const length = engine.model(MODEL).tokenizer.encodePrompt(PROMPT).length;
+    const { made, tokens } = await prefilled("generated");
+    expect(tokens).toBe(length);
+    for (const row of rows("generated")) expect(made.of(row.name)).toEqual((await generate([row])).of(row.name));
+    expect(made.of("STEERED")).not.toEqual(made.of("DEFAULT"));
+    expect((await prefilled("all")).tokens).toBe(2 * length);
+  });
+});
+
+describe("a deadline", () => {
+  it("ends a request that takes longer, frees its rows, and leaves others alone", async () => {
+    const other = generate([{ name: "A", edits: [] }], { max_tokens: 40 });
+    await expect(generate([{ name: "A", edits: [] }], { max_tokens: 90, deadline_ms: 1 })).rejects.toMatchObject({
+      code: "engine_timeout",
+    });
+    expect((await other).of("A")).toHaveLength(40);
+    await expect.poll(() => engine.model(MODEL).scheduler.load().rows).toBe(0);
+  });
+});
