@@ -22,6 +22,7 @@ export const LIMITS = {
   stopChars: 64,
   topLogprobs: 10,
   deadlineMs: 86_400_000,
+  scheduleTokens: 100_000,
   /** Texts of one /score call. */
   texts: 64,
   /** Characters of a prompt on the engine; the edge allows fewer. */
@@ -35,13 +36,31 @@ const Range = z.tuple([z.int().min(0), z.int().min(1)]).refine(([start, end]) =>
 export const Positions = z.union([z.enum(["all", "prompt", "generated", "prompt_except_last"]), z.array(Range).min(1).max(LIMITS.ranges)]);
 export type Positions = z.infer<typeof Positions>;
 
+/**
+ * How much of an edit's change is made at the generated tokens; the prompt gets all of it. `decay`: all at the first token, less by
+ * 1 / tokens each, none from the token after `tokens` on. `ramp`: 1 / tokens at the first, all from token number `tokens` on.
+ */
+export const Schedule = z.union([
+  z.literal("constant"),
+  z.strictObject({ kind: z.enum(["decay", "ramp"]), tokens: z.int().min(1).max(LIMITS.scheduleTokens) }),
+]);
+export type Schedule = z.infer<typeof Schedule>;
+
+/** The share of an edit at the generated token `index` (0 = the first). */
+export function shareAt(schedule: Schedule, index: number): number {
+  if (schedule === "constant") return 1;
+  const { kind, tokens } = schedule;
+  return kind === "ramp" ? Math.min(1, (index + 1) / tokens) : Math.max(0, 1 - index / tokens);
+}
+
 /** One SAE latent or named direction: row `index` of `source`, a source of `model`. */
 export const FeatureRef = z.strictObject({ model: z.string().min(1).max(128), source: z.string().min(1).max(128), index: z.int().min(0) });
 export type FeatureRef = z.infer<typeof FeatureRef>;
 
 /**
  * One edit of the residual stream. `strength` is the final coefficient c of design 4 (strength x strength_multiplier).
- * Exactly one of `feature` (its point is the source's) and `vector` (base64 little-endian float32, with `point`).
+ * Exactly one of `feature` (its point is the source's) and `vector` (base64 little-endian float32, with `point`). With
+ * `layers: "all"` the point does not matter, and there is one receipt for every point.
  */
 export const Edit = z
   .strictObject({
@@ -56,9 +75,14 @@ export const Edit = z
     min: z.number().optional(),
     max: z.number().optional(),
     positions: Positions.default("all"),
+    schedule: Schedule.default("constant"),
+    /** `all`: the edit acts before every layer and after the last one (directional ablation, Arditi et al. 2024). ABLATE only. */
+    layers: z.literal("all").optional(),
   })
   .refine((e) => (e.feature === undefined) !== (e.vector === undefined), "an edit has exactly one of feature and vector")
-  .refine((e) => e.vector === undefined || e.point !== undefined, "an edit with a vector needs its point")
+  .refine((e) => e.vector === undefined || e.point !== undefined || e.layers === "all", "an edit with a vector needs its point")
+  .refine((e) => e.layers === undefined || e.method === "ABLATE", "layers: all belongs to ABLATE")
+  .refine((e) => e.layers === undefined || e.point === undefined, "an edit at all layers has no point of its own: leave point out")
   .refine((e) => e.method === "PROJECTION_CLAMP" || (e.min === undefined && e.max === undefined), "min and max belong to PROJECTION_CLAMP")
   .refine((e) => e.method !== "PROJECTION_CLAMP" || e.min !== undefined || e.max !== undefined, "PROJECTION_CLAMP needs min, max or both")
   .refine((e) => e.min === undefined || e.max === undefined || e.min <= e.max, "min must not be above max");

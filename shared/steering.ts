@@ -11,6 +11,8 @@ export interface ResolvedEdit {
   readonly min?: number | undefined;
   readonly max?: number | undefined;
   readonly direction: Float32Array;
+  /** Share of the edit's change that is made; 1 when absent. A schedule varies it from token to token. */
+  readonly share?: number | undefined;
 }
 
 /** g = scale * s + offset + (clamp(s, low, high) - s); the edit adds g w, where s = h . u. */
@@ -60,8 +62,10 @@ function readWrite(edit: ResolvedEdit): ReadWrite {
     throw new TillerError("invalid_request", "A direction must have finite values and must not be zero.");
   }
   const unit = Float64Array.from(edit.direction, (value) => value / length);
+  const share = edit.share ?? 1;
   // Only the additive edit keeps the length of v: the others are defined on the unit direction.
-  return { read: unit, write: edit.method === "SIMPLE_ADDITIVE" ? Float64Array.from(edit.direction) : unit, f: scalarFunction(edit) };
+  const write = edit.method === "SIMPLE_ADDITIVE" ? Float64Array.from(edit.direction) : unit;
+  return { read: unit, write: share === 1 ? write : write.map((value) => share * value), f: scalarFunction(edit) };
 }
 
 /** Whether the edit cannot change anything whatever h is: zero strength, or a scale of one. */

@@ -50,7 +50,7 @@ const Edits = (props: { steer: SavedSteer }) => {
             return (
               <tr>
                 <td>{nameOf(request, i)}</td>
-                <td>{receipt?.point ?? edit.point}</td>
+                <td>{edit.layers === "all" ? "every layer" : (receipt?.point ?? edit.point)}</td>
                 <td>{edit.method}</td>
                 <td>{edit.method === "PROJECTION_CLAMP" ? `${edit.min ?? "-∞"} to ${edit.max ?? "∞"}` : edit.strength}</td>
                 <td>{receipt === undefined ? "" : `${receipt.positions_changed} of ${receipt.positions}`}</td>

@@ -57,7 +57,7 @@ const LoadedSteer = z
       .array(
         z.object({
           vector: z.string().openapi({ description: "base64 of little-endian float32" }),
-          hookName: z.string(),
+          hookName: z.string().nullable().openapi({ description: "null: every layer" }),
           strength: z.number().openapi({ description: "strength_multiplier included" }),
           method: z.enum(METHODS),
         }),
@@ -119,7 +119,7 @@ function toLoadedSteer(saved: SavedSteer, url: string): z.infer<typeof LoadedSte
       neuron: { explanations: label === undefined ? [] : [{ description: label }], vector: [], vectorLabel: null },
     })),
     vectors: request.edits.flatMap(({ vector, point, strength, method }) =>
-      vector === undefined || point === undefined ? [] : [{ vector, hookName: point, strength, method }],
+      vector === undefined ? [] : [{ vector, hookName: point ?? null, strength, method }],
     ),
     receipts: [...result.receipts],
     createdAt: new Date(saved.created_at).toISOString(),

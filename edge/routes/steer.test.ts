@@ -132,6 +132,18 @@ describe("a steer on the real engine", () => {
     expect(answer.receipts?.[0]?.positions).toBeLessThan(everywhere.receipts?.[0]?.positions ?? 0);
   });
 
+  it("takes a direction out at every layer, and fades a change out", async () => {
+    const [everywhere, faded, plain] = [
+      await steer({ features: [{ ...direction.feature, layers: "all", method: "ABLATE" }] }),
+      await steer({ schedule: { kind: "decay", tokens: 3 } }),
+      await steer(),
+    ];
+    expect(everywhere.receipts?.[0]?.point).toBe("blocks.0.hook_resid_pre");
+    expect(everywhere.receipts?.at(-1)?.point).toMatch(/hook_resid_post$/);
+    expect(faded.receipts?.[0]?.positions).toBe((plain.usage?.promptTokens as number) + 3);
+    expect(faded.STEERED).not.toBe(plain.STEERED);
+  });
+
   it("applies ABLATE and PROJECTION_CLAMP", async () => {
     const clamp = { ...direction.feature, method: "PROJECTION_CLAMP", min: 5, max: 5 };
     expect((await steer({ steer_method: "ABLATE" })).receipts?.[0]).toMatchObject({ method: "ABLATE" });
@@ -160,6 +172,7 @@ describe("what the engine is asked", () => {
       method: "SIMPLE_ADDITIVE",
       strength: 10,
       positions: "all",
+      schedule: "constant",
     });
     expect(seen?.sampling).toEqual({
       temperature: 0.5,

@@ -1,6 +1,6 @@
 // The body and the answer of POST /api/steer: Neuronpedia's fields, and ours behind optional ones.
 import { z } from "@hono/zod-openapi";
-import { FINISH_REASONS, METHODS, Positions, LIMITS as PROTOCOL, Receipt } from "../../shared/protocol.ts";
+import { FINISH_REASONS, METHODS, Positions, LIMITS as PROTOCOL, Receipt, Schedule } from "../../shared/protocol.ts";
 import { LIMITS } from "../limits.ts";
 import { finite, flag, integer, number, oneOf, optional, text } from "./fields.ts";
 
@@ -17,6 +17,27 @@ const positions = z
     example: "all",
   });
 
+const schedule = z
+  .union([z.literal("constant"), z.object({ kind: z.enum(["decay", "ramp"]), tokens: z.int() })], { error: scheduleRule() })
+  .refine((value) => Schedule.safeParse(value).success, { error: scheduleRule() })
+  .openapi({
+    description:
+      "How much of the change is made at the generated tokens; the prompt gets all of it. decay: all at the first token, none after `tokens` of them. ramp: from 1/tokens at the first to all at token number `tokens`. Not in Neuronpedia.",
+    example: "constant",
+  });
+
+function scheduleRule(): string {
+  return `must be constant, or {kind: decay or ramp, tokens: a whole number from 1 to ${PROTOCOL.scheduleTokens}}`;
+}
+
+const more = {
+  schedule: schedule.optional(),
+  layers: z
+    .literal("all", { error: "must be all, or be left out" })
+    .optional()
+    .openapi({ description: "ABLATE only: all takes the direction out before every layer and after the last. Not in Neuronpedia." }),
+};
+
 const method = (description: string) => oneOf(METHODS, { description });
 
 const clamp = {
@@ -32,6 +53,7 @@ export const SteerFeature = z
     strength: finite({ example: 12, description: "How hard, before strength_multiplier." }),
     method: method("How this feature acts; default: steer_method. Not in Neuronpedia.").optional(),
     ...clamp,
+    ...more,
     positions: positions.optional(),
   })
   .openapi("SteerFeature");
@@ -46,11 +68,12 @@ export const SteerVector = z
     hookName: text({
       max: 80,
       example: "blocks.3.hook_resid_pre",
-      description: "Where it acts: blocks.L.hook_resid_pre or blocks.L.hook_resid_post.",
-    }),
+      description: "Where it acts: blocks.L.hook_resid_pre or blocks.L.hook_resid_post. Left out with layers: all.",
+    }).optional(),
     strength: finite({ example: 4, description: "How hard, before strength_multiplier." }),
     method: method("How this vector acts; default: steer_method.").optional(),
     ...clamp,
+    ...more,
     positions: positions.optional(),
   })
   .openapi("SteerVector");
@@ -83,6 +106,7 @@ export const SteerRequest = z
       true,
     ),
     positions: positions.default("all"),
+    schedule: schedule.default("constant"),
     top_p: optional(number({ min: 0.000001, max: 1, description: "Nucleus sampling. Not in Neuronpedia." }), 1),
     top_k: optional(integer({ min: 0, max: 1_000_000, description: "Only the k most likely tokens; 0 = all. Not in Neuronpedia." }), 0),
     presence_penalty: optional(

@@ -84,6 +84,8 @@ function newEdit(body: SteerRequest, given: Feature | Vector, where: string, tar
     min: given.min,
     max: given.max,
     positions: given.positions ?? body.positions,
+    schedule: given.schedule ?? body.schedule,
+    layers: given.layers,
   });
   if (edit.success) return edit.data;
   throw new TillerError("invalid_request", `${where}: ${edit.error.issues[0]?.message}.`);
@@ -125,7 +127,13 @@ function findSource(feature: Feature, where: string, owner: ModelInfo): ModelInf
 }
 
 function resolveVector(given: Vector, where: string, model: ModelInfo): Pick<Edit, "vector" | "point"> {
-  boundaryOf(parsePoint(given.hookName), model.layers);
+  if (given.hookName !== undefined) boundaryOf(parsePoint(given.hookName), model.layers);
+  if ((given.hookName === undefined) !== (given.layers === "all")) {
+    throw new TillerError(
+      "invalid_request",
+      `${where}.hookName says where the vector acts, such as blocks.0.hook_resid_pre: give it, or layers: all, and not both.`,
+    );
+  }
   const values = typeof given.vector === "string" ? decodeFloat32(given.vector) : given.vector;
   if (values === undefined) throw new TillerError("invalid_request", `${where}.vector is not base64 of little-endian float32 values.`);
   if (values.length !== model.width) {
@@ -135,5 +143,5 @@ function resolveVector(given: Vector, where: string, model: ModelInfo): Pick<Edi
   const rounded = Float32Array.from(values);
   if (!rounded.every(Number.isFinite)) throw new TillerError("invalid_request", `${where}.vector must hold finite float32 values only.`);
   if (rounded.every((value) => value === 0)) throw new TillerError("invalid_request", `${where}.vector is zero: it has no direction.`);
-  return { vector: encodeFloat32(rounded), point: given.hookName };
+  return { vector: encodeFloat32(rounded), ...(given.hookName === undefined ? {} : { point: given.hookName }) };
 }

@@ -23,6 +23,7 @@ const edit = (architecture: string, index: number, strength: number): Edit => ({
   method: "SIMPLE_ADDITIVE",
   strength,
   positions: "all",
+  schedule: "constant",
 });
 
 /** The words of several texts written with the same edits. */

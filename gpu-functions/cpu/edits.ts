@@ -3,7 +3,7 @@
 import { boundaryOf, formatPoint, parsePoint } from "../../shared/address.ts";
 import { decodeFloat32 } from "../../shared/base64.ts";
 import { TillerError } from "../../shared/errors.ts";
-import type { Edit, FeatureRef, Positions, Receipt } from "../../shared/protocol.ts";
+import { type Edit, type FeatureRef, type Positions, type Receipt, type Schedule, shareAt } from "../../shared/protocol.ts";
 import { compilePoint, editDeltas, isNeutral, type PointProgram, type ResolvedEdit } from "../../shared/steering.ts";
 import type { Shape } from "./blocks.ts";
 import type { Edits, Measured } from "./session.ts";
@@ -14,16 +14,26 @@ export interface PlacedEdit extends ResolvedEdit {
   /** As the receipt shows it. */
   readonly point: string;
   readonly positions: Positions;
+  readonly schedule: Schedule;
+  /** Index of the edit in the row's list. */
+  readonly index: number;
+}
+
+/** An edit that acts at a position, and with which share of its change. */
+interface Active {
+  readonly i: number;
+  readonly share: number;
 }
 
 /** Reads the direction of a feature: float32 [width] and its point; throws `feature_not_found`. */
 export type FindDirection = (feature: FeatureRef) => Promise<{ readonly direction: Float32Array; readonly point: string }>;
 
 /**
- * Looks up an edit's direction and checks everything that can be checked before work starts.
+ * Looks up an edit's direction and checks everything that can be checked before work starts. An edit at all layers becomes one for
+ * every boundary.
  * @throws TillerError naming what is wrong and what is allowed.
  */
-export async function placeEdit(edit: Edit, shape: Shape, find: FindDirection): Promise<PlacedEdit> {
+export async function placeEdit(edit: Edit, index: number, shape: Shape, find: FindDirection): Promise<PlacedEdit[]> {
   const found = edit.feature === undefined ? inlineDirection(edit, shape.width) : await find(edit.feature);
   if (edit.point !== undefined && edit.feature !== undefined && edit.point !== found.point) {
     throw new TillerError(
@@ -41,26 +51,32 @@ export async function placeEdit(edit: Edit, shape: Shape, find: FindDirection): 
   if (!direction.every(Number.isFinite)) throw new TillerError("invalid_request", "The direction has a value that is not a finite number.");
   if (direction.every((value) => value === 0))
     throw new TillerError("invalid_request", "The direction is zero: there is nothing to steer along.");
+  const { method, strength, min, max, positions, schedule } = edit;
+  const at = (boundary: number, point: string): PlacedEdit => ({
+    ...{ method, strength, min, max, positions, schedule, direction },
+    ...{ boundary, point, index },
+  });
+  if (edit.layers === "all")
+    return Array.from({ length: shape.layers + 1 }, (_, boundary) => at(boundary, pointAt(boundary, shape.layers)));
   const point = parsePoint(found.point);
-  return {
-    method: edit.method,
-    strength: edit.strength,
-    min: edit.min,
-    max: edit.max,
-    direction,
-    boundary: boundaryOf(point, shape.layers),
-    point: formatPoint(point),
-    positions: edit.positions,
-  };
+  return [at(boundaryOf(point, shape.layers), formatPoint(point))];
 }
+
+/** A name of a boundary: the stream before a layer, or after the last. */
+const pointAt = (boundary: number, layers: number): string =>
+  boundary < layers ? `blocks.${boundary}.hook_resid_pre` : `blocks.${layers - 1}.hook_resid_post`;
 
 function inlineDirection(edit: Edit, width: number): { direction: Float32Array; point: string } {
   const direction = decodeFloat32(edit.vector as string);
   if (direction === undefined) {
     throw new TillerError("invalid_request", `A vector is base64 of little-endian float32, ${width} values for this model.`);
   }
-  return { direction, point: edit.point as string };
+  return { direction, point: edit.point ?? pointAt(0, 1) };
 }
+
+const keyOf = (active: readonly Active[]): string => active.map(({ i, share }) => `${i}*${share}`).join();
+/** Compiled combinations of edits that are kept: prompt, ranges and the current step of a schedule. */
+const KEPT_PROGRAMS = 16;
 
 interface Tally {
   positions: number;
@@ -85,7 +101,7 @@ export class RowEdits {
     this.shape = shape;
     this.tallies = edits.map(() => ({ positions: 0, changed: 0, relative: 0 }));
     // Every combination that can occur is a subset of all: what compiles together compiles apart.
-    this.compile(edits.map((_, i) => i));
+    this.compile(edits.map((_, i) => ({ i, share: 1 })));
   }
 
   private covers(edit: PlacedEdit, position: number): boolean {
@@ -103,8 +119,12 @@ export class RowEdits {
     }
   }
 
-  private activeAt(position: number): number[] {
-    return this.edits.flatMap((edit, i) => (this.covers(edit, position) ? [i] : []));
+  private activeAt(position: number): Active[] {
+    return this.edits.flatMap((edit, i) => {
+      if (!this.covers(edit, position)) return [];
+      const share = position < this.promptLength ? 1 : shareAt(edit.schedule, position - this.promptLength);
+      return share === 0 ? [] : [{ i, share }];
+    });
   }
 
   /** Whether no edit acts on any position of the prompt. */
@@ -114,8 +134,8 @@ export class RowEdits {
 
   /** The first position after `from`, at most `limit`, at which other edits are active than at `from`. */
   changesAt(from: number, limit: number): number {
-    const key = this.activeAt(from).join();
-    for (let position = from + 1; position < limit; position++) if (this.activeAt(position).join() !== key) return position;
+    const key = keyOf(this.activeAt(from));
+    for (let position = from + 1; position < limit; position++) if (keyOf(this.activeAt(position)) !== key) return position;
     return limit;
   }
 
@@ -124,15 +144,17 @@ export class RowEdits {
     return this.compile(this.activeAt(position));
   }
 
-  private compile(active: readonly number[]): Edits {
-    const key = active.join();
+  private compile(active: readonly Active[]): Edits {
+    const key = keyOf(active);
     const known = this.programs.get(key);
     if (known !== undefined) return known;
     const compiled = new Map<number, PointProgram>();
-    for (const boundary of new Set(active.map((i) => this.edit(i).boundary))) {
-      const here = active.filter((i) => this.edit(i).boundary === boundary).map((i) => this.edit(i));
+    for (const boundary of new Set(active.map(({ i }) => this.edit(i).boundary))) {
+      const here = active.filter(({ i }) => this.edit(i).boundary === boundary).map(({ i, share }) => ({ ...this.edit(i), share }));
       compiled.set(boundary, compilePoint(here, this.shape.width));
     }
+    // A schedule's programs are of no use once its token is past.
+    if (this.programs.size >= KEPT_PROGRAMS) this.programs.delete(this.programs.keys().next().value as string);
     this.programs.set(key, compiled);
     return compiled;
   }
@@ -145,11 +167,11 @@ export class RowEdits {
   record(position: number, measured: Measured, row: number, token: number): void {
     const active = this.activeAt(position);
     for (const [boundary, program] of this.at(position)) {
-      const here = active.filter((i) => this.edit(i).boundary === boundary);
+      const here = active.filter(({ i }) => this.edit(i).boundary === boundary);
       const deltas = editDeltas(program, measured.reads(row, token, boundary));
       const residual = Math.sqrt(measured.residualSquared(row, token, boundary));
       const written = measured.deltaSquared(row, token, boundary) > 0;
-      here.forEach((i, order) => {
+      here.forEach(({ i }, order) => {
         const tally = this.tallies[i] as Tally;
         const delta = deltas[order] as number;
         tally.positions++;
@@ -164,7 +186,7 @@ export class RowEdits {
     return this.edits.map((edit, i) => {
       const { positions, changed, relative } = this.tallies[i] as Tally;
       return {
-        edit: i,
+        edit: edit.index,
         point: edit.point,
         method: edit.method,
         strength: edit.strength,

@@ -22,6 +22,7 @@ const vectorEdit = (strength: number, more: Partial<Edit> = {}): Edit => ({
   method: "SIMPLE_ADDITIVE",
   strength,
   positions: "all",
+  schedule: "constant",
   ...more,
 });
 
@@ -281,5 +282,76 @@ describe("a model of every family", () => {
     } finally {
       await other.close();
     }
+  });
+});
+
+describe("schedules", () => {
+  const GREEDY = { temperature: 0 };
+  const length = () => engine.model(MODEL).tokenizer.encodePrompt("The sun rose over").length;
+  const steered = async (...edits: Edit[]) => {
+    const outcome = await run(request({ edits, sampling: GREEDY }));
+    return { tokens: outcome.tokens.filter((token) => token.row === "STEERED"), receipts: row(outcome, "STEERED").receipts };
+  };
+
+  it("decay: all of the change at the first token, less at each, none at the end", async () => {
+    const [P, all] = [length(), 4];
+    const decayed = await steered(vectorEdit(all, { schedule: { kind: "decay", tokens: 4 } }));
+    const shares = [1, 0.75, 0.5, 0.25].map((share, i) => vectorEdit(share * all, { positions: [[i === 0 ? 0 : P + i, P + i + 1]] }));
+    expect(decayed.tokens).toEqual((await steered(...shares)).tokens);
+    expect(decayed.receipts).toMatchObject([{ strength: all, positions: P + 4, positions_changed: P + 4 }]);
+    expect(decayed.tokens).not.toEqual((await steered(vectorEdit(all))).tokens);
+  });
+
+  it("ramp: more at each token until it is all", async () => {
+    const [P, all] = [length(), 4];
+    const ramped = await steered(vectorEdit(all, { schedule: { kind: "ramp", tokens: 2 } }));
+    const shares = [
+      vectorEdit(all, { positions: "prompt" }),
+      vectorEdit(all / 2, { positions: [[P, P + 1]] }),
+      vectorEdit(all, { positions: [[P + 1, CONTEXT]] }),
+    ];
+    expect(ramped.tokens).toEqual((await steered(...shares)).tokens);
+    expect((await steered(vectorEdit(all, { schedule: { kind: "ramp", tokens: 1 } }))).tokens).toEqual(
+      (await steered(vectorEdit(all))).tokens,
+    );
+  });
+
+  it("scale the change of every method, not only additions", async () => {
+    const P = length();
+    for (const edit of [
+      vectorEdit(-1, { method: "ORTHOGONAL_DECOMP" }),
+      vectorEdit(0, { method: "ABLATE" }),
+      vectorEdit(-3, { method: "PROJECTION_CAP" }),
+    ]) {
+      const once = await steered({ ...edit, schedule: { kind: "decay", tokens: 1 } });
+      expect(once.tokens).toEqual((await steered({ ...edit, positions: [[0, P + 1]] })).tokens);
+    }
+    // Half of an ablation is an orthogonal edit by a half.
+    const half = await steered(vectorEdit(0, { method: "ABLATE", positions: "generated", schedule: { kind: "decay", tokens: 2 } }));
+    const same = await steered(
+      vectorEdit(0, { method: "ABLATE", positions: [[P, P + 1]] }),
+      vectorEdit(0.5, { method: "ORTHOGONAL_DECOMP", positions: [[P + 1, P + 2]] }),
+    );
+    expect(half.tokens).toEqual(same.tokens);
+  });
+});
+
+describe("directional ablation", () => {
+  it("at all layers is the same as at every boundary, with a receipt for each", async () => {
+    const { point: _, ...everywhere } = vectorEdit(0, { method: "ABLATE" });
+    const one = await run(request({ edits: [{ ...everywhere, layers: "all" }] }));
+    const points = [...[0, 1, 2, 3].map((layer) => `blocks.${layer}.hook_resid_pre`), "blocks.3.hook_resid_post"];
+    const each = await run(request({ edits: points.map((point) => vectorEdit(0, { method: "ABLATE", point })) }));
+    expect(ids(one, "STEERED")).toEqual(ids(each, "STEERED"));
+    expect(row(one, "STEERED").receipts).toEqual(row(each, "STEERED").receipts.map((receipt) => ({ ...receipt, edit: 0 })));
+    expect(row(one, "STEERED").receipts.map(({ point }) => point)).toEqual(points);
+  });
+
+  it("is refused where it means nothing", () => {
+    const { point: _, ...everywhere } = vectorEdit(1);
+    const parse = (edit: object) => request({ edits: [edit as Edit] });
+    expect(() => parse({ ...everywhere, layers: "all" })).toThrow(/layers: all belongs to ABLATE/);
+    expect(() => parse({ ...vectorEdit(1, { method: "ABLATE" }), layers: "all" })).toThrow(/leave point out/);
+    expect(() => parse({ ...everywhere, schedule: { kind: "ramp", tokens: 0 } })).toThrow();
   });
 });

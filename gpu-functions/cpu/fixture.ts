@@ -83,8 +83,10 @@ export class Fixture {
   }
 
   rowEdits({ edits, prompt }: Pick<Case, "edits" | "prompt">): RowEdits {
-    const placed = edits.map((edit) => ({
+    const placed = edits.map((edit, index) => ({
       ...edit,
+      index,
+      schedule: "constant" as const,
       direction: this.direction(edit.vector),
       point: "",
       positions: edit.positions ?? "all",

@@ -185,6 +185,6 @@ export async function planEdits(
   const untouched = new Set(steerSpecialTokens ? [] : prompt.flatMap((id, i) => (model.tokenizer.specialIds.has(id) ? [i] : [])));
   const find = async (feature: FeatureRef) => modelOf(feature.model).sources.direction(feature);
   const placed = [];
-  for (const edit of edits) placed.push(await placeEdit(edit, model.shape, find));
+  for (const [index, edit] of edits.entries()) placed.push(...(await placeEdit(edit, index, model.shape, find)));
   return new RowEdits(placed, prompt.length, untouched, model.shape);
 }

@@ -20,6 +20,7 @@ const edit = (more: Partial<Edit> = {}): Edit => ({
   method: "SIMPLE_ADDITIVE",
   strength: 6,
   positions: "all",
+  schedule: "constant",
   ...more,
 });
 const never = () => new AbortController().signal;
