@@ -141,7 +141,7 @@ describe("a steer on the real engine", () => {
     expect(everywhere.receipts?.[0]?.point).toBe("blocks.0.hook_resid_pre");
     expect(everywhere.receipts?.at(-1)?.point).toMatch(/hook_resid_post$/);
     expect(faded.receipts?.[0]?.positions).toBe((plain.usage?.promptTokens as number) + 3);
-    expect(faded.STEERED).not.toBe(plain.STEERED);
+    expect(faded.steeredLogProbs).not.toEqual(plain.steeredLogProbs);
   });
 
   it("applies ABLATE and PROJECTION_CLAMP", async () => {
