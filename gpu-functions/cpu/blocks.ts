@@ -3,10 +3,13 @@
 //
 // B rows, T new tokens per row, D width, R edit slots, M cache length, L layers. Inputs:
 //   input_ids, positions int32 [B, T]    seqlens_k int32 [B] (total length - 1)    total_len int32 [1]    logit_rows int32 [N]
+//   inv_temperature float [N, 1]
 //   past_k_l, past_v_l float [B, KV, M, head]     and per boundary b in 0..L the edits of design 4:
 //   edit_read_b [B, D, R]   edit_write_b [B, R, D]   edit_add_b [B, 1, D]
 //   ordered graphs also:  edit_cross_b [B, R, R]   edit_scale_b, edit_offset_b, edit_low_b, edit_high_b [B, 1, R]
-// Outputs: logits [N, V]; present_k_l, present_v_l (the same memory as past); resid_b [B, T, D] after the boundary's edits;
+// Outputs: logits, log_probs = log softmax(logits), probs = softmax(logits inv_temperature) [N, V]; the TOP greatest of log_probs with
+//   their ids: top_values [N, TOP], top_ids int32 [N, TOP] (ties by lower id);
+//   present_k_l, present_v_l (the same memory as past); resid_b [B, T, D] after the boundary's edits;
 //   stats [B, T, (L + 1) (R + 2)]: per boundary the R reads, ||h||^2 before the edits, ||delta||^2 that was added.
 import { LIMITS } from "../../shared/protocol.ts";
 import { DataType, GraphWriter } from "./onnx.ts";
@@ -17,6 +20,8 @@ export type Variant = "plain" | "affine" | "ordered";
 /** Edit slots per boundary. A constant: with a varying rank a row's sums could depend on what else is in the batch. */
 export const SLOTS = LIMITS.editsPerPoint;
 export const STATS_PER_BOUNDARY = SLOTS + 2;
+/** Most likely tokens that a graph lists for each row of logits. */
+export const TOP = LIMITS.topLogprobs;
 
 /** Where a weight's values come from: the checkpoint's tensor of the same shape, values computed at load, or both. */
 export interface Weight {
@@ -214,6 +219,19 @@ export class DecoderGraph {
     return this.writer.op("Gather", [flat, "logit_rows"]);
   }
 
+  /** What sampling needs of each row's logits. Softmax kernels work row by row: the others in a batch change no bit. */
+  private predictions(logits: string): void {
+    const { vocab } = this.shape;
+    const w = this.writer;
+    const scaled = w.op("Mul", [logits, w.input("inv_temperature", DataType.FLOAT, ["N", 1])]);
+    w.output(w.op("Softmax", [scaled], { axis: -1 }, "probs"), DataType.FLOAT, ["N", vocab]);
+    const logProbs = w.output(w.op("LogSoftmax", [logits], { axis: -1 }, "log_probs"), DataType.FLOAT, ["N", vocab]);
+    const top = Math.min(TOP, vocab);
+    const [values, ids] = w.node("TopK", [logProbs, w.int64([top])], { axis: -1 }, { outputs: ["top_values", "top_ids64"] });
+    w.output(values as string, DataType.FLOAT, ["N", top]);
+    w.output(w.op("Cast", [ids as string], { to: DataType.INT32 }, "top_ids"), DataType.INT32, ["N", top]);
+  }
+
   /** x becomes cap tanh(x / cap): nearly unchanged when small, never beyond the cap. */
   softcap(x: string, cap: number): string {
     const limit = this.writer.float32(cap);
@@ -226,6 +244,7 @@ export class DecoderGraph {
     const product = this.writer.contrib("FusedMatMul", [normed, this.weight(table, [vocab, width])], { transB: 1 });
     const logits = typeof cap === "number" ? this.softcap(product, cap) : product;
     this.writer.output(this.writer.op("Identity", [logits], {}, "logits"), DataType.FLOAT, ["N", vocab]);
+    this.predictions("logits");
     if (this.stats.length > 0) {
       const columns = (this.shape.layers + 1) * STATS_PER_BOUNDARY;
       this.writer.output(this.writer.op("Concat", this.stats, { axis: -1 }, "stats"), DataType.FLOAT, ["B", "T", columns]);

@@ -4,6 +4,7 @@ import { GenerateRequest } from "../../shared/protocol.ts";
 import { RowEdits } from "./edits.ts";
 import { fixtures, loadFamily } from "./fixture.ts";
 import { Generation } from "./generation.ts";
+import { predict } from "./sampler.ts";
 import { loadTokenizer } from "./tokenizer.ts";
 
 describe("a row", () => {
@@ -15,7 +16,12 @@ describe("a row", () => {
     const sampling = { temperature: 0, seed: 0 };
     const request = GenerateRequest.parse({ model: "m", prompt: "x", rows: [{ name: "A", edits: [] }], sampling, max_tokens: 4 });
     const generation = new Generation(request, [{ name: "A", edits: new RowEdits([], 1, new Set(), shape) }], [5], tokenizer);
-    generation.advance(() => Float32Array.from({ length: shape.vocab }, (_, token) => (token === id ? 1 : 0)));
+    generation.advance(() =>
+      predict(
+        Array.from({ length: shape.vocab }, (_, token) => (token === id ? 1 : 0)),
+        0,
+      ),
+    );
     return generation.rows[0];
   }
 

@@ -4,7 +4,7 @@ import type { GenerateEvent, GenerateRequest, RowResult, TokenEvent } from "../.
 import type { RowEdits } from "./edits.ts";
 import type { Job, Sequence, Wanted } from "./job.ts";
 import { uniform } from "./random.ts";
-import { klDivergence, logprobs, sampleToken } from "./sampler.ts";
+import { klDivergence, logprobs, type Prediction, sampleToken } from "./sampler.ts";
 import type { Step } from "./session.ts";
 import { TextStream } from "./text.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -14,8 +14,8 @@ export class Row implements Sequence {
   readonly prompt: readonly number[];
   readonly edits: RowEdits;
   length = 0;
-  /** Logits after the prompt, kept while the request's other rows are prefilled. */
-  firstLogits: Float32Array | undefined;
+  /** What comes after the prompt, kept while the request's other rows are prefilled. */
+  first: Prediction | undefined;
   readonly generated: number[] = [];
   /** Times each token was generated: what the penalties count. */
   readonly counts = new Map<number, number>();
@@ -37,6 +37,7 @@ export class Row implements Sequence {
 
 export class Generation implements Job {
   readonly rows: readonly Row[];
+  readonly temperature: number;
   readonly timing = { queue_ms: 0, prefill_ms: 0, decode_ms: 0 };
   private readonly request: GenerateRequest;
   private readonly tokenizer: Tokenizer;
@@ -55,6 +56,7 @@ export class Generation implements Job {
   ) {
     this.request = request;
     this.tokenizer = tokenizer;
+    this.temperature = request.sampling.temperature;
     this.rows = rows.map(({ name, edits }) => new Row(name, prompt, edits, new TextStream(tokenizer, request.sampling.stop)));
   }
 
@@ -91,32 +93,34 @@ export class Generation implements Job {
   }
 
   computed(row: Sequence, _start: number, end: number, step: Step): void {
-    if (end === row.prompt.length) (row as Row).firstLogits = step.logits(0).slice();
+    if (end !== row.prompt.length) return;
+    const { logProbs, probs, top } = step.prediction(0);
+    (row as Row).first = { logProbs: logProbs.slice(), probs: probs.slice(), top };
   }
 
   prefilled(): void {
-    this.advance((row) => row.firstLogits as Float32Array);
-    for (const row of this.rows) row.firstLogits = undefined;
+    this.advance((row) => row.first as Prediction);
+    for (const row of this.rows) row.first = undefined;
   }
 
-  decoded(logitsOf: (row: Sequence) => Float32Array): void {
-    this.advance(logitsOf);
+  decoded(predictionOf: (row: Sequence) => Prediction): void {
+    this.advance(predictionOf);
   }
 
   /** Rows that no edit touches in the prompt compute the same there: one does it for all. */
   shares(row: Sequence, other: Sequence): boolean {
     if (!row.edits.leavesPrompt() || !other.edits.leavesPrompt()) return false;
-    (other as Row).firstLogits = (row as Row).firstLogits;
+    (other as Row).first = (row as Row).first;
     return true;
   }
 
-  /** Takes the next token of every unfinished row from its next-token logits [V]. */
-  advance(logitsOf: (row: Row) => Float32Array): void {
+  /** Takes the next token of every unfinished row. */
+  advance(predictionOf: (row: Row) => Prediction): void {
     if (this.ended) return;
     try {
       const running = this.rows.filter((row) => row.finished === undefined);
       const baseline = running.find((row) => row.name === this.request.kl_baseline);
-      for (const row of running) this.take(row, logitsOf(row), baseline === undefined ? undefined : logitsOf(baseline));
+      for (const row of running) this.take(row, predictionOf(row), baseline === undefined ? undefined : predictionOf(baseline));
       if (this.rows.every((row) => row.finished !== undefined)) this.finish();
     } catch (error) {
       this.fail(TillerError.from(error));
@@ -124,10 +128,10 @@ export class Generation implements Job {
     this.wake?.();
   }
 
-  private take(row: Row, logits: Float32Array, baseline: Float32Array | undefined): void {
+  private take(row: Row, prediction: Prediction, baseline: Prediction | undefined): void {
     const { sampling, max_tokens, kl_baseline } = this.request;
     const index = row.generated.length;
-    const id = sampleToken(logits, row.counts, sampling, uniform(sampling.seed, index));
+    const id = sampleToken(prediction, row.counts, sampling, uniform(sampling.seed, index));
     if (this.tokenizer.eosIds.has(id)) {
       row.text += row.stream.flush();
       row.finished = "stop";
@@ -142,7 +146,7 @@ export class Generation implements Job {
       text += row.stream.flush();
     }
     row.text += text;
-    const { logprob, top } = logprobs(logits, id, sampling.logprobs);
+    const { logprob, top } = logprobs(prediction, id, sampling.logprobs);
     const event: TokenEvent = {
       row: row.name,
       index,
@@ -152,7 +156,8 @@ export class Generation implements Job {
       logprob,
       top: top.map((entry) => ({ ...entry, token: this.tokenizer.tokenString(entry.id) })),
     };
-    if (kl_baseline !== undefined && row.name !== kl_baseline) event.kl = baseline === undefined ? null : klDivergence(logits, baseline);
+    if (kl_baseline !== undefined && row.name !== kl_baseline)
+      event.kl = baseline === undefined ? null : klDivergence(prediction, baseline);
     this.pending.push({ event: "token", data: event });
   }
 

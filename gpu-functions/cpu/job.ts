@@ -1,5 +1,6 @@
 // What the scheduler runs: sequences of tokens, each in a slot of its own. What is wanted of them is the job's affair.
 import type { RowEdits } from "./edits.ts";
+import type { Prediction } from "./sampler.ts";
 import type { Step } from "./session.ts";
 
 /** One sequence in a slot. */
@@ -25,6 +26,8 @@ export interface Job {
   readonly timing: { queue_ms: number; prefill_ms: number; decode_ms: number };
   /** No more work is wanted: done, failed or cancelled. */
   readonly ended: boolean;
+  /** What predictions are made with. */
+  readonly temperature: number;
   /** Longest part of a prompt to compute at once; the scheduler's own bound when absent. */
   readonly chunk?: number;
   /** All rows have slots. */
@@ -37,7 +40,7 @@ export interface Job {
   /** Every row's prompt was computed: rows that are not finished go on to decode. */
   prefilled(): void;
   /** One more token of every unfinished row was computed. */
-  decoded(logitsOf: (row: Sequence) => Float32Array): void;
+  decoded(predictionOf: (row: Sequence) => Prediction): void;
   /** Whether `other` may take what was computed of `row`'s prompt for its own; if so it has taken it. */
   shares(row: Sequence, other: Sequence): boolean;
 }

@@ -1,25 +1,27 @@
 // A text that is read, not continued: its logits and residuals, position by position.
 import { RowEdits } from "./edits.ts";
 import type { Job, Sequence, Wanted } from "./job.ts";
+import type { Prediction } from "./sampler.ts";
 import type { Step } from "./session.ts";
 
 export interface ReadWish {
   readonly ids: readonly number[];
   readonly edits: RowEdits;
-  /** Logits are wanted from this position on; absent: none. */
-  readonly logitsFrom?: number;
+  /** Predictions are wanted from this position on; absent: none. */
+  readonly predictFrom?: number;
   /** Boundaries whose residuals are wanted, after their edits. */
   readonly boundaries?: readonly number[];
   /** Called once for every position, in order. What it is given dies when it returns. */
-  readonly each: (position: number, found: { logits?: Float32Array; residual(boundary: number): Float32Array }) => void;
+  readonly each: (position: number, found: { prediction?: Prediction; residual(boundary: number): Float32Array }) => void;
 }
 
-/** Logits of this many positions are held at once. */
-const LOGIT_CHUNK = 32;
+/** Predictions of this many positions are held at once. */
+const PREDICTED = 32;
 
 export class Reading implements Job {
   readonly rows: readonly [Sequence & { finished: boolean | undefined }];
   readonly timing = { queue_ms: 0, prefill_ms: 0, decode_ms: 0 };
+  readonly temperature = 1;
   readonly chunk?: number;
   /** Resolves when every position was read. */
   readonly done: Promise<void>;
@@ -31,7 +33,7 @@ export class Reading implements Job {
   constructor(wish: ReadWish) {
     this.wish = wish;
     this.rows = [{ prompt: wish.ids, edits: wish.edits, length: 0, finished: undefined, lastId: 0 }];
-    if (wish.logitsFrom !== undefined) this.chunk = LOGIT_CHUNK;
+    if (wish.predictFrom !== undefined) this.chunk = PREDICTED;
     this.done = new Promise((resolve, reject) => {
       this.settle = { resolve, reject };
     });
@@ -54,12 +56,12 @@ export class Reading implements Job {
   }
 
   wants(_row: Sequence, start: number, end: number): Wanted {
-    const from = Math.max(start, this.wish.logitsFrom ?? end);
+    const from = Math.max(start, this.wish.predictFrom ?? end);
     return { logits: Array.from({ length: Math.max(0, end - from) }, (_, i) => from + i), captures: this.wish.boundaries ?? [] };
   }
 
   computed(_row: Sequence, start: number, end: number, step: Step): void {
-    const from = Math.max(start, this.wish.logitsFrom ?? end);
+    const from = Math.max(start, this.wish.predictFrom ?? end);
     const count = end - start;
     try {
       for (let position = start; position < end; position++) {
@@ -68,7 +70,7 @@ export class Reading implements Job {
           const width = captured.length / count;
           return captured.subarray((position - start) * width, (position - start + 1) * width);
         };
-        this.wish.each(position, position < from ? { residual } : { residual, logits: step.logits(position - from) });
+        this.wish.each(position, position < from ? { residual } : { residual, prediction: step.prediction(position - from) });
       }
     } catch (error) {
       this.fail(error as Error);

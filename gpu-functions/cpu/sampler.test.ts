@@ -1,12 +1,12 @@
 import { describe, expect, it } from "vitest";
 import golden from "../../shared/golden/sample.json" with { type: "json" };
 import { philox, uniform } from "./random.ts";
-import { klDivergence, logprobs, sampleToken } from "./sampler.ts";
+import { klDivergence, logprobs, predict, sampleToken } from "./sampler.ts";
 
 const plain = { temperature: 1, top_p: 1, top_k: 0, frequency_penalty: 0, presence_penalty: 0 };
 const none = new Map<number, number>();
 const draw = (logits: number[], more: Partial<typeof plain>, u: number, counts = none) =>
-  sampleToken(Float32Array.from(logits), counts, { ...plain, ...more }, u);
+  sampleToken(predict(logits, { ...plain, ...more }.temperature), counts, { ...plain, ...more }, u);
 
 describe("the counter-based generator", () => {
   it("passes the known-answer tests published with Philox4x32-10", () => {
@@ -35,7 +35,7 @@ describe("the counter-based generator", () => {
 describe("sampling", () => {
   it.each(golden.cases.map((test, i) => ({ ...test, i })))("case $i agrees with the reference", ({ logits, counts, sampling, u, id }) => {
     const counted = new Map(Object.entries(counts as unknown as Record<string, number>).map(([token, n]) => [Number(token), n]));
-    expect(sampleToken(Float32Array.from(logits), counted, sampling, u)).toBe(id);
+    expect(sampleToken(predict(logits, sampling.temperature), counted, sampling, u)).toBe(id);
   });
 
   it("gives each token its probability", () => {
@@ -75,16 +75,26 @@ describe("sampling", () => {
       const before = masses.map((_, rank) => masses.slice(0, rank).reduce((a, b) => a + b, 0));
       const kept = top_p === 1 ? ranked : ranked.filter((_, rank) => (before[rank] as number) < wanted);
       const draws = Array.from({ length: 100 }, (_, i) => i / 100).concat(1 - 2 ** -24);
-      const drawn = draws.map((u) => sampleToken(logits, none, { ...plain, top_k, top_p }, u));
+      const prediction = predict(logits, 1);
+      const drawn = draws.map((u) => sampleToken(prediction, none, { ...plain, top_k, top_p }, u));
       expect(drawn.filter((id) => !kept.includes(id))).toEqual([]);
       expect([drawn.at(0), drawn.at(-1)]).toEqual([Math.min(...kept), Math.max(...kept)]);
     }
   });
 
-  it("leaves the logits as they were", () => {
-    const logits = Float32Array.from([1, 2, 3]);
-    sampleToken(logits, new Map([[1, 4]]), { ...plain, frequency_penalty: 2, top_k: 1 }, 0.3);
-    expect(logits).toEqual(Float32Array.from([1, 2, 3]));
+  it("leaves the prediction as it was", () => {
+    const prediction = predict([1, 2, 3], 1);
+    const before = structuredClone(prediction);
+    sampleToken(prediction, new Map([[1, 4]]), { ...plain, frequency_penalty: 2, top_k: 1 }, 0.3);
+    expect(prediction).toEqual(before);
+  });
+
+  it("brings back what a float32 probability has lost when a penalty takes the rest away", () => {
+    const settings = { ...plain, temperature: 0.1, frequency_penalty: 2 };
+    const { logProbs, probs, top } = predict([20, 10, 9], settings.temperature);
+    const single = { logProbs: Float32Array.from(logProbs), probs: Float32Array.from(probs), top };
+    expect(single.probs[1]).toBeLessThan(1e-38);
+    for (const u of [1e-6, 0.5, 0.9]) expect(sampleToken(single, new Map([[0, 8]]), settings, u)).toBe(1);
   });
 
   it("refuses logits that are not finite", () => {
@@ -93,27 +103,28 @@ describe("sampling", () => {
 });
 
 describe("log probabilities", () => {
-  const logits = Float32Array.from([0.5, -1, 2, 2, 0]);
+  const logits = [0.5, -1, 2, 2, 0];
+  const prediction = predict(logits, 1);
   const z = Math.log(logits.reduce((sum, x) => sum + Math.exp(x), 0));
 
   it("are those of the softmax, the most likely first and equals by id", () => {
-    const { logprob, top } = logprobs(logits, 1, 3);
+    const { logprob, top } = logprobs(prediction, 1, 3);
     expect(logprob).toBeCloseTo(-1 - z, 12);
     expect(top.map((t) => t.id)).toEqual([2, 3, 0]);
     expect(top[0]?.logprob).toBeCloseTo(2 - z, 12);
-    expect(logprobs(logits, 1, 0).top).toEqual([]);
-    expect(logprobs(logits, 1, 10).top).toHaveLength(5);
+    expect(logprobs(prediction, 1, 0).top).toEqual([]);
+    expect(logprobs(prediction, 1, 10).top).toHaveLength(5);
   });
 
   it("survive large logits", () => {
-    expect(logprobs(Float32Array.from([10_000, 9_999]), 0, 0).logprob).toBeCloseTo(-Math.log(1 + Math.exp(-1)), 6);
+    expect(logprobs(predict([10_000, 9_999], 1), 0, 0).logprob).toBeCloseTo(-Math.log(1 + Math.exp(-1)), 6);
   });
 
   it("give a KL that is zero for equal, positive for other distributions, and right for two coins", () => {
-    expect(klDivergence(logits, logits)).toBe(0);
-    expect(klDivergence(logits, Float32Array.from([0, 0, 0, 0, 0]))).toBeGreaterThan(0);
+    expect(klDivergence(prediction, prediction)).toBe(0);
+    expect(klDivergence(prediction, predict([0, 0, 0, 0, 0], 1))).toBeGreaterThan(0);
     const [p, q] = [0.8, 0.3];
-    const coin = (x: number) => Float32Array.from([Math.log(x), Math.log(1 - x)]);
+    const coin = (x: number) => predict([Math.log(x), Math.log(1 - x)], 1);
     expect(klDivergence(coin(p), coin(q))).toBeCloseTo(p * Math.log(p / q) + (1 - p) * Math.log((1 - p) / (1 - q)), 6);
   });
 });

@@ -1,10 +1,35 @@
 // From logits to a token: pure functions of numbers. Order: penalties, temperature, top_k, top_p, one draw.
 import { TillerError } from "../../shared/errors.ts";
-import type { Sampling } from "../../shared/protocol.ts";
+import { LIMITS, type Sampling } from "../../shared/protocol.ts";
 
 export interface RankedToken {
   readonly id: number;
   readonly logprob: number;
+}
+
+/** The distribution of one next token, as a graph computes it or `predict` does. */
+export interface Prediction {
+  /** log softmax(logits), [V]. */
+  readonly logProbs: Float32Array | Float64Array;
+  /** softmax(logits / temperature), [V]; without meaning at temperature 0. */
+  readonly probs: Float32Array | Float64Array;
+  /** The most likely tokens, ties by lower id: at least as many as a request may ask for. */
+  readonly top: readonly RankedToken[];
+}
+
+/** The definition of a prediction, in float64. @param logits [V]. */
+export function predict(logits: ArrayLike<number>, temperature: number): Prediction {
+  const softmax = (scores: Float64Array) => {
+    const peak = Math.max(...scores);
+    const masses = scores.map((score) => Math.exp(score - peak));
+    const total = masses.reduce((sum, mass) => sum + mass, 0);
+    return { probs: masses.map((mass) => mass / total), logProbs: scores.map((score) => score - peak - Math.log(total)) };
+  };
+  const scores = Float64Array.from(logits);
+  const { logProbs } = softmax(scores);
+  const ranked = [...logProbs.keys()].sort((a, b) => (logProbs[b] as number) - (logProbs[a] as number) || a - b);
+  const top = ranked.slice(0, LIMITS.topLogprobs).map((id) => ({ id, logprob: logProbs[id] as number }));
+  return { logProbs, probs: softmax(temperature === 0 ? scores : scores.map((score) => score / temperature)).probs, top };
 }
 
 /**
@@ -14,39 +39,35 @@ export interface RankedToken {
  * OpenAI documents them. Temperature 0 takes the largest logit, the lowest id among equals. Otherwise the kept tokens' masses are
  * walked in ascending id until they pass u times their sum: an order that needs no sort, so that engines agree on it.
  *
- * @param logits [V]; not changed.
+ * @param prediction made at the temperature of `sampling`; not changed.
  * @param counts how often each id was generated.
  * @param u the draw, in [0, 1).
  * @throws TillerError `engine_failed` when a logit is not finite.
  */
 export function sampleToken(
-  logits: Float32Array,
+  prediction: Prediction,
   counts: ReadonlyMap<number, number>,
   sampling: Pick<Sampling, "temperature" | "top_p" | "top_k" | "frequency_penalty" | "presence_penalty">,
   u: number,
 ): number {
   const { temperature, top_p, top_k, frequency_penalty, presence_penalty } = sampling;
-  const scores = scratch(logits.length);
-  scores.set(logits);
+  const best = prediction.top[0];
+  if (best === undefined || !Number.isFinite(best.logprob))
+    throw new TillerError("engine_failed", "The model's logits are not finite: the strength is probably far too large. Use a smaller one.");
+  const penalties = new Map<number, number>();
   if (frequency_penalty !== 0 || presence_penalty !== 0) {
-    for (const [id, count] of counts) scores[id] = (scores[id] as number) - frequency_penalty * count - presence_penalty;
+    for (const [id, count] of counts) penalties.set(id, frequency_penalty * count + presence_penalty);
   }
-  const best = argmax(scores);
-  if (temperature === 0) return best;
-  const peak = scores[best] as number;
-  // Relative to the peak before dividing: a tiny temperature then gives -Infinity for the others, never NaN for the best.
+  if (temperature === 0) return penalties.size === 0 ? best.id : argmax(penalised(prediction.logProbs, penalties));
+  const masses = massesOf(prediction, penalties, temperature);
   let total = 0;
-  for (let id = 0; id < scores.length; id++) {
-    const mass = Math.exp(((scores[id] as number) - peak) / temperature);
-    scores[id] = mass;
-    total += mass;
-  }
-  if (top_k > 0 || top_p < 1) total = truncate(scores, total, top_k, top_p);
+  for (let id = 0; id < masses.length; id++) total += masses[id] as number;
+  if (top_k > 0 || top_p < 1) total = truncate(masses, total, top_k, top_p);
   const target = u * total;
   let sum = 0;
-  let last = best;
-  for (let id = 0; id < scores.length; id++) {
-    const mass = scores[id] as number;
+  let last = best.id;
+  for (let id = 0; id < masses.length; id++) {
+    const mass = masses[id] as number;
     if (mass === 0) continue;
     sum += mass;
     if (sum > target) return id;
@@ -54,6 +75,32 @@ export function sampleToken(
   }
   // Rounding can leave the sum a hair below the target.
   return last;
+}
+
+/** Penalties that change a mass by more than e^this are worked out from the logarithms: what float32 rounded to nothing may count then. */
+const SAFE_EXPONENT = 20;
+
+/** Probabilities after penalties, but for a common factor, [V]. */
+function massesOf(prediction: Prediction, penalties: ReadonlyMap<number, number>, temperature: number): Float64Array {
+  const steepest = Math.max(0, ...[...penalties.values()].map(Math.abs)) / temperature;
+  if (steepest <= SAFE_EXPONENT) {
+    const masses = scratch(prediction.probs.length);
+    masses.set(prediction.probs);
+    for (const [id, penalty] of penalties) masses[id] = (masses[id] as number) * Math.exp(-penalty / temperature);
+    return masses;
+  }
+  const scores = penalised(prediction.logProbs, penalties);
+  const peak = scores[argmax(scores)] as number;
+  // Relative to the peak before dividing: a tiny temperature then gives -Infinity for the others, never NaN for the best.
+  for (let id = 0; id < scores.length; id++) scores[id] = Math.exp(((scores[id] as number) - peak) / temperature);
+  return scores;
+}
+
+function penalised(logProbs: Prediction["logProbs"], penalties: ReadonlyMap<number, number>): Float64Array {
+  const scores = scratch(logProbs.length);
+  scores.set(logProbs);
+  for (const [id, penalty] of penalties) scores[id] = (scores[id] as number) - penalty;
+  return scores;
 }
 
 /**
@@ -120,55 +167,24 @@ function precedes(masses: Float64Array, a: number, b: number): boolean {
 
 function argmax(scores: ArrayLike<number>): number {
   let best = 0;
-  let finite = true;
-  for (let id = 0; id < scores.length; id++) {
-    const score = scores[id] as number;
-    if (!Number.isFinite(score)) finite = false;
-    if (score > (scores[best] as number)) best = id;
-  }
-  if (!finite)
-    throw new TillerError("engine_failed", "The model's logits are not finite: the strength is probably far too large. Use a smaller one.");
+  for (let id = 1; id < scores.length; id++) if ((scores[id] as number) > (scores[best] as number)) best = id;
   return best;
 }
 
-/**
- * ln p of one token and the `top` most likely ones (ties by lower id) under softmax(logits): temperature 1, no penalties.
- * @param logits [V].
- */
-export function logprobs(logits: Float32Array, id: number, top: number): { logprob: number; top: RankedToken[] } {
-  const normaliser = logSumExp(logits);
-  const ranked: number[] = [];
-  if (top > 0) {
-    for (let candidate = 0; candidate < logits.length; candidate++) {
-      const value = logits[candidate] as number;
-      if (ranked.length === top && value <= (logits[ranked[top - 1] as number] as number)) continue;
-      let place = ranked.length;
-      while (place > 0 && value > (logits[ranked[place - 1] as number] as number)) place--;
-      ranked.splice(place, 0, candidate);
-      if (ranked.length > top) ranked.pop();
-    }
-  }
-  const of = (token: number) => (logits[token] as number) - normaliser;
-  return { logprob: of(id), top: ranked.map((token) => ({ id: token, logprob: of(token) })) };
+/** ln p of one token, and the `top` most likely ones (ties by lower id): temperature 1, no penalties. */
+export function logprobs(prediction: Prediction, id: number, top: number): { logprob: number; top: readonly RankedToken[] } {
+  return { logprob: prediction.logProbs[id] as number, top: prediction.top.slice(0, top) };
 }
 
-/** KL(softmax(p) || softmax(q)) in nats, in float64; p and q are logits [V]. Never below 0. */
-export function klDivergence(p: Float32Array, q: Float32Array): number {
-  const [zp, zq] = [logSumExp(p), logSumExp(q)];
+/** KL(p || q) in nats, in float64. Never below 0. */
+export function klDivergence(p: Prediction, q: Prediction): number {
   let sum = 0;
-  for (let id = 0; id < p.length; id++) {
-    const lp = (p[id] as number) - zp;
-    sum += Math.exp(lp) * (lp - ((q[id] as number) - zq));
+  for (let id = 0; id < p.logProbs.length; id++) {
+    const lp = p.logProbs[id] as number;
+    if (lp === Number.NEGATIVE_INFINITY) continue;
+    sum += Math.exp(lp) * (lp - (q.logProbs[id] as number));
   }
   return Math.max(0, sum);
-}
-
-function logSumExp(logits: Float32Array): number {
-  let peak = Number.NEGATIVE_INFINITY;
-  for (const value of logits) if (value > peak) peak = value;
-  let sum = 0;
-  for (const value of logits) sum += Math.exp(value - peak);
-  return peak + Math.log(sum);
 }
 
 let memory = new Float64Array(0);

@@ -171,7 +171,7 @@ export class Scheduler {
     const { logits, captures } = job.wants(row, start, end);
     const offsets = logits.map((position) => position - start);
     const began = performance.now();
-    const step = await this.session.prefill(slot, row.prompt.slice(start, end), start, offsets, captures);
+    const step = await this.session.prefill(slot, row.prompt.slice(start, end), start, offsets, captures, job.temperature);
     const elapsed = performance.now() - began;
     job.timing.prefill_ms += elapsed;
     this.msPerToken = elapsed / (end - start);
@@ -223,6 +223,7 @@ export class Scheduler {
     const step = await this.session.decode(
       seats.map((seat) => seat.row.lastId),
       seats.map((seat) => seat.row.length),
+      seats.map((seat) => seat.job.temperature),
     );
     const elapsed = performance.now() - began;
     this.afterDecode(seats, step, elapsed);
@@ -237,7 +238,7 @@ export class Scheduler {
     });
     for (const job of new Set(seats.map((seat) => seat.job))) {
       job.timing.decode_ms += elapsed;
-      job.decoded((row) => step.logits(slots.get(row) as number));
+      job.decoded((row) => step.prediction(slots.get(row) as number));
     }
   }
 }

@@ -51,11 +51,11 @@ export async function scoreText(
   const reading = new Reading({
     ids,
     edits,
-    logitsFrom: prompt.length - 1,
-    each(position, { logits }) {
-      if (logits === undefined) return;
+    predictFrom: prompt.length - 1,
+    each(position, { prediction }) {
+      if (prediction === undefined) return;
       const id = text[position + 1 - prompt.length] as number;
-      const { logprob, top } = logprobs(logits, id, request.logprobs);
+      const { logprob, top } = logprobs(prediction, id, request.logprobs);
       const { tokenizer } = model;
       tokens.push({
         id,

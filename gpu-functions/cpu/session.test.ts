@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { compilePoint, type ResolvedEdit } from "../../shared/steering.ts";
 import { type Case, FIXTURES, Fixture, type Forward } from "./fixture.ts";
-import { CHUNK, type DecoderSession, type Edits } from "./session.ts";
+import { predict } from "./sampler.ts";
+import { CHUNK, type DecoderSession, type Edits, type Step } from "./session.ts";
 
 describe.each(FIXTURES)("exactness of %s", (name) => {
   let fixture: Fixture;
@@ -33,6 +34,34 @@ describe.each(FIXTURES)("exactness of %s", (name) => {
       expect((await run(at(b, { strength: 0 }))).logits).toEqual(plain.logits);
       expect((await run(at(b, { method: "ORTHOGONAL_DECOMP", strength: 1 }))).logits).toEqual(plain.logits);
     }
+  });
+
+  it("predictions are those of the logits, at each row's temperature, and the same alone and in a batch", async () => {
+    const temperatures = [0.7, 1.9, 0.05, 1];
+    const slots = temperatures.map((_, slot) => slot);
+    const ids = test.ids.slice(0, 5);
+    for (const slot of slots) await run(at(1, { strength: slot }), slot, ids);
+    const keep = (step: Step, row: number) => structuredClone(step.prediction(row));
+    const batch = await session.decode(
+      slots.map(() => 7),
+      slots.map(() => ids.length),
+      temperatures,
+    );
+    const together = slots.map((row) => ({ ...keep(batch, row), logits: batch.logits(row).slice() }));
+    for (const [row, temperature] of temperatures.entries()) {
+      const { logits, logProbs, probs, top } = together[row] as (typeof together)[number];
+      const defined = predict(logits, temperature);
+      expect(top.map(({ id }) => id)).toEqual(defined.top.map(({ id }) => id));
+      expect(top.map(({ id, logprob }) => logprob - (logProbs[id] as number)).every((difference) => difference === 0)).toBe(true);
+      for (const id of logits.keys()) {
+        expect(Math.abs((logProbs[id] as number) - (defined.logProbs[id] as number))).toBeLessThan(1e-5);
+        expect(Math.abs((probs[id] as number) - (defined.probs[id] as number))).toBeLessThan(1e-6);
+      }
+    }
+    // Slot 0 alone: what was drawn beside others is drawn again.
+    const first = together[0] as (typeof together)[number];
+    const alone = keep(await session.decode([7], [ids.length], [0.7]), 0);
+    expect(alone).toEqual({ logProbs: first.logProbs, probs: first.probs, top: first.top });
   });
 
   it("a bound that is never reached equals the baseline bit for bit, on the graph with ordered edits", async () => {

@@ -2,16 +2,22 @@
 // is told (a chunk of one slot's prompt, one token of the first B slots) and knows nothing of requests, text or sampling.
 import path from "node:path";
 import type { PointProgram } from "../../shared/steering.ts";
-import { type Shape, SLOTS, STATS_PER_BOUNDARY, type Variant, type Weight } from "./blocks.ts";
+import { type Shape, SLOTS, STATS_PER_BOUNDARY, TOP, type Variant, type Weight } from "./blocks.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import type { BuiltGraph, FamilyModel } from "./family.ts";
 import { DataType } from "./onnx.ts";
 import { type Binding, NativeMemory, PrepackedWeights, Session, Tensor } from "./ort.ts";
+import type { Prediction } from "./sampler.ts";
 
 /** Longest piece of a prompt that one call computes: bounds how long the decoding rows wait for a new prompt. */
 export const CHUNK = 128;
 /** Calls shorter than this run on the JavaScript thread: handing them to another thread would cost more than it frees. */
 const SYNC_BELOW_MS = 2;
+
+/** Outputs with one row for each row of logits. */
+const PER_LOGIT_ROW = ["logits", "log_probs", "probs", "top_values", "top_ids"] as const;
+/** The greatest 1 / temperature: colder is no different, and the product stays finite. */
+const COLDEST = 1e30;
 
 /** Programs of one row at one position, by boundary. */
 export type Edits = ReadonlyMap<number, PointProgram>;
@@ -27,6 +33,8 @@ export interface Measured {
 export interface Step {
   /** Logits of the wanted rows, [V] each; views that the next call overwrites. */
   logits(row: number): Float32Array;
+  /** The same rows' distributions; views too. */
+  prediction(row: number): Prediction;
   readonly measured: Measured;
   /** resid_b after edits, [T, D]; only of captured boundaries, valid until the next call. */
   captured(boundary: number): Float32Array;
@@ -91,10 +99,11 @@ export class DecoderSession {
       ["seqlens_k", 1],
       ["total_len", 1],
       ["logit_rows", 1],
+      ["inv_temperature", 1],
     ] as const) {
       this.allocate(name, size * Math.max(settings.slots, CHUNK));
     }
-    this.allocate("logits", Math.max(settings.slots, 1) * this.shape.vocab);
+    this.allocateRows(settings.slots);
     this.allocate("stats", Math.max(settings.slots, CHUNK) * (layers + 1) * STATS_PER_BOUNDARY);
     for (let b = 0; b <= layers; b++) {
       this.allocate(`edit_read_${b}`, settings.slots * width * SLOTS);
@@ -113,6 +122,15 @@ export class DecoderSession {
     const memory = new NativeMemory(elements * 4, zeroed);
     this.memories.set(name, memory);
     return memory;
+  }
+
+  /** Memory for `rows` rows of logits and what is made of them. */
+  private allocateRows(rows: number): void {
+    for (const name of PER_LOGIT_ROW) this.allocate(name, rows * (name.startsWith("top_") ? this.top : this.shape.vocab));
+  }
+
+  private get top(): number {
+    return Math.min(TOP, this.shape.vocab);
   }
 
   private memory(name: string): NativeMemory {
@@ -217,8 +235,10 @@ export class DecoderSession {
     start: number,
     logits: readonly number[],
     captures: readonly number[] = [],
+    temperature = 1,
   ): Promise<Step> {
     const tokens = ids.length;
+    this.setTemperatures(Array.from({ length: Math.max(1, logits.length) }, () => temperature));
     if (logits.length > 1) this.growLogits(logits.length);
     const [input, positions] = [this.memory("input_ids").int32(), this.memory("positions").int32()];
     for (let t = 0; t < tokens; t++) {
@@ -231,9 +251,13 @@ export class DecoderSession {
     return this.execute({ slot, rows: 1, tokens, logitRows: logits.length === 0 ? [tokens - 1] : logits, captures });
   }
 
-  /** One new token for each of the slots 0 .. ids.length - 1; `lengths` are the positions each slot has already. */
-  async decode(ids: ArrayLike<number>, lengths: ArrayLike<number>): Promise<Step> {
+  /**
+   * One new token for each of the slots 0 .. ids.length - 1; `lengths` are the positions each slot has already, `temperatures` what
+   * `probs` are made with (1 when absent; 0 leaves them without meaning).
+   */
+  async decode(ids: ArrayLike<number>, lengths: ArrayLike<number>, temperatures?: readonly number[]): Promise<Step> {
     const rows = ids.length;
+    this.setTemperatures(temperatures ?? Array.from({ length: rows }, () => 1));
     const [input, positions, seqlens] = [
       this.memory("input_ids").int32(),
       this.memory("positions").int32(),
@@ -248,6 +272,11 @@ export class DecoderSession {
     }
     this.memory("total_len").int32()[0] = total;
     return this.execute({ slot: 0, rows, tokens: 1, logitRows: Array.from({ length: rows }, (_, row) => row), captures: [] });
+  }
+
+  private setTemperatures(temperatures: readonly number[]): void {
+    const inverse = this.memory("inv_temperature").float32();
+    for (const [row, temperature] of temperatures.entries()) inverse[row] = temperature === 0 ? 0 : Math.min(1 / temperature, COLDEST);
   }
 
   private async execute(call: Call): Promise<Step> {
@@ -268,7 +297,7 @@ export class DecoderSession {
   }
 
   private bind(loaded: LoadedGraph, call: Call): Binding {
-    const outputs = ["logits", ...loaded.graph.outputs.filter((name) => name.startsWith("present_") || name === "stats")];
+    const outputs = [...PER_LOGIT_ROW, ...loaded.graph.outputs.filter((name) => name.startsWith("present_") || name === "stats")];
     for (const b of call.captures) {
       outputs.push(`resid_${b}`);
       if (!this.memories.has(`resid_${b}`)) this.allocate(`resid_${b}`, CHUNK * this.shape.width);
@@ -294,7 +323,10 @@ export class DecoderSession {
     if (name === "seqlens_k") return tensor(name, 0, [rows], DataType.INT32);
     if (name === "total_len") return tensor(name, 0, [1], DataType.INT32);
     if (name === "logit_rows") return tensor(name, 0, [call.logitRows.length], DataType.INT32);
-    if (name === "logits") return tensor(name, 0, [call.logitRows.length, vocab]);
+    if (name === "inv_temperature") return tensor(name, 0, [call.logitRows.length, 1]);
+    if (name === "top_values") return tensor(name, 0, [call.logitRows.length, this.top]);
+    if (name === "top_ids") return tensor(name, 0, [call.logitRows.length, this.top], DataType.INT32);
+    if ((PER_LOGIT_ROW as readonly string[]).includes(name)) return tensor(name, 0, [call.logitRows.length, vocab]);
     if (name === "stats") return tensor(name, 0, [rows, tokens, (layers + 1) * STATS_PER_BOUNDARY]);
     const [kind, detail] = name.split("_") as [string, string];
     // Past and present are the same memory: attention appends in place.
@@ -319,11 +351,22 @@ export class DecoderSession {
 
   private result(call: Call): Step {
     const { vocab, width, layers } = this.shape;
-    const logits = this.memory("logits").float32();
+    const perRow = (name: (typeof PER_LOGIT_ROW)[number], size: number) => {
+      const all = this.memory(name).float32();
+      return (row: number) => all.subarray(row * size, (row + 1) * size);
+    };
+    const [logits, logProbs, probs] = [perRow("logits", vocab), perRow("log_probs", vocab), perRow("probs", vocab)];
+    const topValues = perRow("top_values", this.top);
+    const topIds = this.memory("top_ids").int32();
     const stats = this.memory("stats").float32();
     const at = (row: number, token: number, b: number) => ((row * call.tokens + token) * (layers + 1) + b) * STATS_PER_BOUNDARY;
     return {
-      logits: (row) => logits.subarray(row * vocab, (row + 1) * vocab),
+      logits,
+      prediction: (row) => ({
+        logProbs: logProbs(row),
+        probs: probs(row),
+        top: Array.from(topValues(row), (logprob, i) => ({ id: topIds[row * this.top + i] as number, logprob })),
+      }),
       measured: {
         reads: (row, token, b) => stats.subarray(at(row, token, b), at(row, token, b) + SLOTS),
         residualSquared: (row, token, b) => stats[at(row, token, b) + SLOTS] as number,
@@ -338,18 +381,16 @@ export class DecoderSession {
 
   /** Logits of many positions are wanted by tests and scoring, not by generation: their memory is made when first needed. */
   private growLogits(rows: number): void {
-    const { vocab } = this.shape;
-    const old = this.memory("logits");
-    if (old.bytes >= rows * vocab * 4) return;
+    if (this.memory("logits").bytes >= rows * this.shape.vocab * 4) return;
     for (const [key, tensor] of this.tensors) {
-      if (key.startsWith("logits|")) {
+      if (PER_LOGIT_ROW.some((name) => key.startsWith(`${name}|`))) {
         tensor.release();
         this.tensors.delete(key);
       }
     }
     for (const graph of this.graphs.values()) graph.bindings.clear();
-    old.free();
-    this.allocate("logits", rows * vocab);
+    for (const name of PER_LOGIT_ROW) this.memory(name).free();
+    this.allocateRows(rows);
   }
 
   /** Frees everything, once; the session must be idle. */
