@@ -82,6 +82,13 @@ describe("sampling", () => {
     }
   });
 
+  it("keeps exactly top_k of which the rest is very rare", () => {
+    const logits = [20, 19, ...Array.from({ length: 500 }, () => 5)];
+    for (const u of [0, 0.9, 1 - 2 ** -24]) expect(draw(logits, { top_k: 2 }, u)).toBe(u === 0 ? 0 : 1);
+    expect(draw(logits, { top_k: 3 }, 1 - 2 ** -24)).toBe(2);
+    expect(draw(logits, { top_k: 2, top_p: 0.99 }, 1 - 2 ** -24)).toBe(1);
+  });
+
   it("leaves the prediction as it was", () => {
     const prediction = predict([1, 2, 3], 1);
     const before = structuredClone(prediction);

@@ -109,8 +109,7 @@ function penalised(logProbs: Prediction["logProbs"], penalties: ReadonlyMap<numb
  */
 function truncate(masses: Float64Array, total: number, topK: number, topP: number): number {
   if (heap.length < masses.length) heap = new Int32Array(masses.length);
-  let count = 0;
-  for (let id = 0; id < masses.length; id++) if ((masses[id] as number) > 0) heap[count++] = id;
+  const count = gather(masses, total, topK, topP);
   for (let at = (count >> 1) - 1; at >= 0; at--) sink(masses, at, count);
   let size = count;
   // The best that is left moves behind the shrinking heap: rank r ends at heap[count - 1 - r].
@@ -124,7 +123,7 @@ function truncate(masses: Float64Array, total: number, topK: number, topP: numbe
   };
   let keep = count;
   let kept = total;
-  if (topK > 0 && topK < count) {
+  if (topK > 0 && topK <= count) {
     keep = topK;
     kept = 0;
     for (let rank = 0; rank < keep; rank++) kept += take();
@@ -139,6 +138,27 @@ function truncate(masses: Float64Array, total: number, topK: number, topP: numbe
   }
   for (let at = 0; at < count - keep; at++) masses[heap[at] as number] = 0;
   return kept;
+}
+
+/** Of tokens less likely than this, a distribution may have thousands, and seldom one that is kept. */
+const RARE = 1 / 16_384;
+
+/** Puts the ids that may be kept into the heap, in no order, zeroes the others, and returns how many they are. */
+function gather(masses: Float64Array, total: number, topK: number, topP: number): number {
+  const least = RARE * total;
+  let [likely, mass] = [0, 0];
+  for (let id = 0; id < masses.length; id++) {
+    if ((masses[id] as number) <= least) continue;
+    likely++;
+    mass += masses[id] as number;
+  }
+  const enough = topK > 0 ? likely >= topK : mass >= topP * total;
+  let count = 0;
+  for (let id = 0; id < masses.length; id++) {
+    if ((masses[id] as number) > (enough ? least : 0)) heap[count++] = id;
+    else masses[id] = 0;
+  }
+  return count;
 }
 
 /** Ids as a heap, the largest mass (the lowest id among equals) first; reused by every call. */
