@@ -3,7 +3,8 @@
 //
 // B rows, T new tokens per row, D width, R edit slots, M cache length, L layers. Inputs:
 //   input_ids, positions int32 [B, T]    seqlens_k int32 [B] (total length - 1)    total_len int32 [1]    logit_rows int32 [N]
-//   inv_temperature float [N, 1]
+//   inv_temperature float [N, 1]    resid_in float [B, T, D]: only of a graph that begins at a later boundary, whose residuals it is;
+//   such a graph has the inputs and outputs of what follows only
 //   past_k_l, past_v_l float [B, KV, M, head]     and per boundary b in 0..L the edits of design 4:
 //   edit_read_b [B, D, R]   edit_write_b [B, R, D]   edit_add_b [B, 1, D]
 //   ordered graphs also:  edit_cross_b [B, R, R]   edit_scale_b, edit_offset_b, edit_low_b, edit_high_b [B, 1, R]
@@ -62,8 +63,11 @@ export class DecoderGraph {
   private readonly shape: Shape;
   private readonly variant: Variant;
   private readonly weightsFile: string;
+  /** The first boundary: 0, or that of a graph which goes on from residuals. */
+  readonly from: number;
 
-  constructor(shape: Shape, variant: Variant, weightsFile: string) {
+  constructor(shape: Shape, variant: Variant, weightsFile: string, from = 0) {
+    this.from = from;
     this.shape = shape;
     this.variant = variant;
     this.weightsFile = weightsFile;
@@ -173,6 +177,12 @@ export class DecoderGraph {
     return out as string;
   }
 
+  /** The first boundary, of the embedding or of the residuals that are given. */
+  begin(embed: () => string): string {
+    const x = this.from === 0 ? embed() : this.writer.input("resid_in", DataType.FLOAT, ["B", "T", this.shape.width]);
+    return this.boundary(this.from, x);
+  }
+
   /** Boundary b of the residual stream: applies the rows' edits and offers the result as `resid_b`. */
   boundary(b: number, x: string): string {
     if (this.variant === "plain") return x;
@@ -246,7 +256,7 @@ export class DecoderGraph {
     this.writer.output(this.writer.op("Identity", [logits], {}, "logits"), DataType.FLOAT, ["N", vocab]);
     this.predictions("logits");
     if (this.stats.length > 0) {
-      const columns = (this.shape.layers + 1) * STATS_PER_BOUNDARY;
+      const columns = (this.shape.layers + 1 - this.from) * STATS_PER_BOUNDARY;
       this.writer.output(this.writer.op("Concat", this.stats, { axis: -1 }, "stats"), DataType.FLOAT, ["B", "T", columns]);
     }
     return this.writer.model();

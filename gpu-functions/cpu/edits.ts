@@ -127,9 +127,11 @@ export class RowEdits {
     });
   }
 
-  /** Whether no edit acts on any position of the prompt. */
-  leavesPrompt(): boolean {
-    return this.changesAt(0, this.promptLength) === this.promptLength && this.activeAt(0).length === 0;
+  /** The lowest boundary that an edit of the prompt acts at; undefined when none does. */
+  firstPromptBoundary(): number | undefined {
+    const positions = Array.from({ length: this.promptLength }, (_, position) => position);
+    const acting = this.edits.filter((edit) => positions.some((position) => this.covers(edit, position)));
+    return acting.length === 0 ? undefined : Math.min(...acting.map(({ boundary }) => boundary));
   }
 
   /** The first position after `from`, at most `limit`, at which other edits are active than at `from`. */

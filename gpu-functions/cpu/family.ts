@@ -20,7 +20,8 @@ export interface BuiltGraph {
 
 export interface FamilyModel {
   readonly shape: Shape;
-  build(variant: Variant): BuiltGraph;
+  /** @param from boundary at which the graph begins, from residuals that are given; 0: from tokens. */
+  build(variant: Variant, from?: number): BuiltGraph;
 }
 
 export interface Family {

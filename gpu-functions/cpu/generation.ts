@@ -2,7 +2,7 @@
 import { TillerError } from "../../shared/errors.ts";
 import type { GenerateEvent, GenerateRequest, RowResult, TokenEvent } from "../../shared/protocol.ts";
 import type { RowEdits } from "./edits.ts";
-import type { Job, Sequence, Wanted } from "./job.ts";
+import type { Job, Lead, Sequence, Wanted } from "./job.ts";
 import { uniform } from "./random.ts";
 import { klDivergence, logprobs, type Prediction, sampleToken } from "./sampler.ts";
 import type { Step } from "./session.ts";
@@ -39,6 +39,7 @@ export class Generation implements Job {
   readonly rows: readonly Row[];
   readonly temperature: number;
   readonly timing = { queue_ms: 0, prefill_ms: 0, decode_ms: 0 };
+  private readonly leads: ReadonlyMap<Sequence, Lead>;
   private readonly request: GenerateRequest;
   private readonly tokenizer: Tokenizer;
   private readonly created = performance.now();
@@ -58,6 +59,7 @@ export class Generation implements Job {
     this.tokenizer = tokenizer;
     this.temperature = request.sampling.temperature;
     this.rows = rows.map(({ name, edits }) => new Row(name, prompt, edits, new TextStream(tokenizer, request.sampling.stop)));
+    this.leads = findLeads(this.rows);
   }
 
   /** All rows have slots. */
@@ -107,11 +109,12 @@ export class Generation implements Job {
     this.advance(predictionOf);
   }
 
-  /** Rows that no edit touches in the prompt compute the same there: one does it for all. */
-  shares(row: Sequence, other: Sequence): boolean {
-    if (!row.edits.leavesPrompt() || !other.edits.leavesPrompt()) return false;
-    (other as Row).first = (row as Row).first;
-    return true;
+  leadOf(row: Sequence): Lead | undefined {
+    return this.leads.get(row);
+  }
+
+  inherited(row: Sequence, lead: Sequence): void {
+    (row as Row).first = (lead as Row).first;
   }
 
   /** Takes the next token of every unfinished row. */
@@ -176,4 +179,24 @@ export class Generation implements Job {
     this.pending.push({ event: "done", data: { rows, usage, timing: { ...this.timing } } });
     this.ended = true;
   }
+}
+
+/** Tokens times layers that must be spared before a graph that begins in the middle is worth its memory and its load. */
+const WORTH_SHARING = 256;
+
+/**
+ * Which rows can be computed with the first row that no edit of the prompt touches. A row whose edits change inside the prompt cannot: its
+ * parts end elsewhere, and other parts give other last bits.
+ */
+function findLeads(rows: readonly Row[]): ReadonlyMap<Sequence, Lead> {
+  const boundaries = new Map(rows.map((row) => [row, row.edits.firstPromptBoundary()]));
+  const lead = rows.find((row) => boundaries.get(row) === undefined);
+  const leads = new Map<Sequence, Lead>();
+  for (const [row, from] of boundaries) {
+    if (lead === undefined || row === lead) continue;
+    const { length } = row.prompt;
+    const uniform = row.edits.changesAt(0, length) === length;
+    if (from === undefined || (uniform && from * length >= WORTH_SHARING)) leads.set(row, { row: lead, from });
+  }
+  return leads;
 }

@@ -30,13 +30,14 @@ function load(json: unknown, tensors: ReadonlySet<string>, weightsFile: string):
   const inner = config.n_inner ?? 4 * width;
   const epsilon = config.layer_norm_epsilon;
 
-  const build = (variant: Variant) => {
-    const graph = new DecoderGraph(shape, variant, weightsFile);
+  const build = (variant: Variant, from?: number) => {
+    const graph = new DecoderGraph(shape, variant, weightsFile, from);
     const w = graph.writer;
-    const tokens = graph.lookup(`${root}wte.weight`, shape.vocab, "input_ids");
-    const positions = graph.lookup(`${root}wpe.weight`, shape.context, "positions");
-    let x = graph.boundary(0, w.op("Add", [tokens, positions]));
-    for (let layer = 0; layer < layers; layer++) {
+    let x = graph.begin(() => {
+      const tokens = graph.lookup(`${root}wte.weight`, shape.vocab, "input_ids");
+      return w.op("Add", [tokens, graph.lookup(`${root}wpe.weight`, shape.context, "positions")]);
+    });
+    for (let layer = graph.from; layer < layers; layer++) {
       const h = `${root}h.${layer}`;
       const scale = 1 / Math.sqrt(headDim) / (config.scale_attn_by_inverse_layer_idx ? layer + 1 : 1);
       const qkv = graph.conv1d(graph.layerNorm(x, `${h}.ln_1`, epsilon), `${h}.attn.c_attn`, width, 3 * width, true);

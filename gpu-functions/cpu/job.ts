@@ -41,6 +41,15 @@ export interface Job {
   prefilled(): void;
   /** One more token of every unfinished row was computed. */
   decoded(predictionOf: (row: Sequence) => Prediction): void;
-  /** Whether `other` may take what was computed of `row`'s prompt for its own; if so it has taken it. */
-  shares(row: Sequence, other: Sequence): boolean;
+  /** The sequence whose prompt a row's prompt is computed with; undefined when it is computed on its own. */
+  leadOf(row: Sequence): Lead | undefined;
+  /** All of a prompt was taken from its lead. */
+  inherited(row: Sequence, lead: Sequence): void;
+}
+
+/** Below its first edit a row computes what an unedited row computes: it takes that row's residuals and cache. */
+export interface Lead {
+  readonly row: Sequence;
+  /** First boundary that the follower computes itself; undefined: it takes everything. */
+  readonly from: number | undefined;
 }

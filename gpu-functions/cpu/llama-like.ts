@@ -70,8 +70,8 @@ export function llamaLike(config: Config, traits: Traits, tensors: ReadonlySet<s
   const rope = readRope(config, shape.context);
   // The language-model class adds the prefix; the bare model saves without it.
   const root = tensors.has("embed_tokens.weight") ? "" : "model.";
-  const build = (variant: Variant) => {
-    const graph = new DecoderGraph(shape, variant, weightsFile);
+  const build = (variant: Variant, from?: number) => {
+    const graph = new DecoderGraph(shape, variant, weightsFile, from);
     const model = wire({ graph, config, traits, shape, rotary: rotaryWeights(graph, rope, shape) }, root);
     return { model, inputs: graph.writer.inputs, outputs: graph.writer.outputs, weights: graph.weights };
   };
@@ -107,10 +107,11 @@ function wire(wiring: Wiring, root: string): Uint8Array {
   const { graph, traits, shape, config } = wiring;
   const w = graph.writer;
   const norm = (x: string, name: string) => graph.rmsNorm(x, gain(wiring, name, shape.width), config.rms_norm_eps);
-  const embedded = graph.lookup(`${root}embed_tokens.weight`, shape.vocab, "input_ids");
-  const scale = traits.embeddingScale;
-  let x = graph.boundary(0, scale === undefined ? embedded : w.op("Mul", [embedded, w.float32(scale)]));
-  for (let layer = 0; layer < shape.layers; layer++) {
+  let x = graph.begin(() => {
+    const embedded = graph.lookup(`${root}embed_tokens.weight`, shape.vocab, "input_ids");
+    return traits.embeddingScale === undefined ? embedded : w.op("Mul", [embedded, w.float32(traits.embeddingScale)]);
+  });
+  for (let layer = graph.from; layer < shape.layers; layer++) {
     const prefix = `${root}layers.${layer}`;
     let attended = attend(wiring, layer, norm(x, `${prefix}.input_layernorm`), `${prefix}.self_attn`);
     // The name post_attention_layernorm is the norm before the MLP where there is no sandwich, the one after attention where there is.

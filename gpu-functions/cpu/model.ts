@@ -13,7 +13,7 @@ import { FAMILIES, type FamilyModel } from "./family.ts";
 import { Generation } from "./generation.ts";
 import { type MemoryPlan, planMemory } from "./memory.ts";
 import { Scheduler } from "./scheduler.ts";
-import { DecoderSession } from "./session.ts";
+import { CHUNK, DecoderSession } from "./session.ts";
 import { openSources, type SourceStore } from "./sources.ts";
 import { loadTokenizer, type Tokenizer } from "./tokenizer.ts";
 
@@ -106,7 +106,8 @@ function weightBytes(family: FamilyModel): number {
  */
 export async function openModel(known: KnownModel, threads: number): Promise<Model> {
   const { slots, cacheLength } = known.plan;
-  const session = new DecoderSession(known.family, known.checkpoint, { slots, threads, cacheLength });
+  const chunk = chunkOf(known.plan.weightBytes);
+  const session = new DecoderSession(known.family, known.checkpoint, { slots, threads, cacheLength, chunk });
   await selfTest(session, known.info.id);
   const scheduler = new Scheduler(session);
   const close = async () => {
@@ -115,6 +116,9 @@ export async function openModel(known: KnownModel, threads: number): Promise<Mod
   };
   return { ...known, session, scheduler, close };
 }
+
+/** Decoding rows wait for a new prompt piece by piece: the larger the model, the shorter a piece. A property of the model alone. */
+const chunkOf = (weightBytes: number): number => (weightBytes < 2e9 ? CHUNK : weightBytes < 6e9 ? CHUNK / 2 : CHUNK / 4);
 
 /** A sentinel edit at every boundary must change the logits: a model whose hooks are not connected is refused, never served. */
 async function selfTest(session: DecoderSession, id: string): Promise<void> {

@@ -85,9 +85,9 @@ export class Reading implements Job {
 
   decoded(): void {}
 
-  shares(): boolean {
-    return false;
-  }
+  leadOf(): undefined {}
+
+  inherited(): void {}
 }
 
 /** A reading of a text without edits. */

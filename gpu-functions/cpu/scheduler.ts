@@ -3,16 +3,12 @@
 import { TillerError } from "../../shared/errors.ts";
 import type { GenerateEvent } from "../../shared/protocol.ts";
 import type { Generation } from "./generation.ts";
-import type { Job, Sequence } from "./job.ts";
+import type { Job, Lead, Sequence } from "./job.ts";
 import type { Reading } from "./reading.ts";
 import { CHUNK, type DecoderSession, type Edits, type Step } from "./session.ts";
 
 /** Requests that may wait for slots; more are told to come back. */
 const QUEUE_LIMIT = 64;
-
-/** While others decode, a part of a prompt should not hold them up for longer than this. */
-const STALL_MS = 120;
-const MIN_CHUNK = 16;
 
 interface Seat {
   readonly job: Job;
@@ -29,8 +25,6 @@ export class Scheduler {
   private decoding = 0;
   private running: Promise<void> | undefined;
   private closed = false;
-  /** Of prefill, measured; what bounds the next part. */
-  private msPerToken = 0;
 
   constructor(session: DecoderSession) {
     this.session = session;
@@ -161,43 +155,62 @@ export class Scheduler {
     seat.written = edits;
   }
 
-  /** One chunk of one prompt. Rows of a request wait for each other, so that they decode in step. */
+  /** One chunk of one prompt, with those that follow it. Rows of a request wait for each other, so that they decode in step. */
   private async prefillOne(): Promise<void> {
-    const slot = this.seats.findIndex((seat, i) => i >= this.decoding && !isPrefilled(seat.row));
+    const slot = this.seats.findIndex(({ row, job }, i) => i >= this.decoding && !isPrefilled(row) && job.leadOf(row) === undefined);
     const { row, job } = this.seats[slot] as Seat;
+    const followers = this.seats.flatMap((seat, i) => (seat.job === job && job.leadOf(seat.row)?.row === row ? [i] : []));
     const start = row.length;
-    const end = row.edits.changesAt(start, Math.min(start + this.chunkFor(job), row.prompt.length));
+    const end = this.partEnd(start, this.seats[slot] as Seat);
     this.writeEdits(slot, row.edits.at(start));
     const { logits, captures } = job.wants(row, start, end);
-    const offsets = logits.map((position) => position - start);
+    const begins = followers.flatMap((follower) => job.leadOf((this.seats[follower] as Seat).row)?.from ?? []);
     const began = performance.now();
-    const step = await this.session.prefill(slot, row.prompt.slice(start, end), start, offsets, captures, job.temperature);
-    const elapsed = performance.now() - began;
-    job.timing.prefill_ms += elapsed;
-    this.msPerToken = elapsed / (end - start);
+    const wanted = [...new Set([...captures, ...begins])];
+    const offsets = logits.map((position) => position - start);
+    const step = await this.session.prefill(slot, row.prompt.slice(start, end), start, offsets, wanted, job.temperature);
     for (let position = start; position < end; position++) row.edits.record(position, step.measured, 0, position - start);
     row.length = end;
     job.computed(row, start, end, step);
-    if (isPrefilled(row)) this.shareWithOthers(slot);
+    const residuals = new Map(begins.map((boundary) => [boundary, step.captured(boundary).slice()]));
+    for (const follower of followers) await this.follow(follower, slot, start, residuals);
+    job.timing.prefill_ms += performance.now() - began;
     if (!job.rows.every(isPrefilled)) return;
     job.prefilled();
     for (const each of job.rows) if (each.finished === undefined) this.startDecoding(this.seats.findIndex((seat) => seat.row === each));
   }
 
-  private chunkFor(job: Job): number {
-    const bound = Math.min(CHUNK, job.chunk ?? CHUNK);
-    if (this.decoding === 0 || this.msPerToken === 0) return bound;
-    return Math.min(bound, Math.max(MIN_CHUNK, Math.floor(STALL_MS / this.msPerToken)));
+  /** Brings a follower as far as its lead has just come from `start`: with the lead's cache, and its own layers where it has edits. */
+  private async follow(slot: number, leadSlot: number, start: number, residuals: ReadonlyMap<number, Float32Array>): Promise<void> {
+    const { row, job } = this.seats[slot] as Seat;
+    const { row: lead, from } = job.leadOf(row) as Lead;
+    this.session.moveCache(leadSlot, slot, lead.length, start, from);
+    if (from === undefined) {
+      row.length = lead.length;
+      if (isPrefilled(row)) job.inherited(row, lead);
+      return;
+    }
+    const { width } = this.session.shape;
+    const residual = residuals.get(from) as Float32Array;
+    for (let at = start; at < lead.length; at = row.length) {
+      const end = row.edits.changesAt(at, lead.length);
+      this.writeEdits(slot, row.edits.at(at));
+      const offsets = job.wants(row, at, end).logits.map((position) => position - at);
+      const part = residual.subarray((at - start) * width, (end - start) * width);
+      const step = await this.session.prefillFrom(from, part, slot, row.prompt.slice(at, end), at, offsets, job.temperature);
+      for (let position = at; position < end; position++) row.edits.record(position, step.measured, 0, position - at);
+      row.length = end;
+      job.computed(row, at, end, step);
+    }
   }
 
-  /** Rows of the same job that would compute the very same prompt take its cache instead. */
-  private shareWithOthers(slot: number): void {
-    const { row, job } = this.seats[slot] as Seat;
-    this.seats.forEach((seat, other) => {
-      if (seat.job !== job || seat.row === row || seat.row.length > 0 || !job.shares(row, seat.row)) return;
-      this.session.moveCache(slot, other, row.length);
-      seat.row.length = row.length;
-    });
+  /**
+   * Parts of a prompt end at fixed positions, whatever else runs: another split would add the same numbers in another order, and a row
+   * must not depend on its neighbours by a single bit.
+   */
+  private partEnd(start: number, { row, job }: Seat): number {
+    const size = Math.min(this.session.settings.chunk ?? CHUNK, job.chunk ?? CHUNK);
+    return row.edits.changesAt(start, Math.min((Math.floor(start / size) + 1) * size, row.prompt.length));
   }
 
   private startDecoding(slot: number): void {

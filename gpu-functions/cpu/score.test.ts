@@ -24,7 +24,7 @@ const edit = (more: Partial<Edit> = {}): Edit => ({
   ...more,
 });
 const never = () => new AbortController().signal;
-const PROMPT = "The sun rose over the sea. ".repeat(5);
+const PROMPT = "The sun rose over the sea. ".repeat(11);
 
 async function generate(rows: GenerateRequest["rows"], more: Partial<GenerateRequest> = {}) {
   const sampling = { temperature: 0.9, seed: 4, logprobs: 2 };
@@ -50,7 +50,9 @@ describe("scores", () => {
     const direction = Float32Array.from({ length: 48 }, (_, i) => Math.sin(i * 1.7));
     const text = "one two three, naïve";
     const { tokenizer } = engine.model(MODEL);
-    const prompt = tokenizer.encodePrompt(PROMPT);
+    // One call's worth.
+    const shorter = PROMPT.slice(0, PROMPT.length / 2);
+    const prompt = tokenizer.encodePrompt(shorter);
     const ids = [...prompt, ...tokenizer.encode(text)];
     for (const edits of [[], [edit()]]) {
       const program = compilePoint([{ method: "SIMPLE_ADDITIVE", strength: 6, direction }], 48);
@@ -61,7 +63,7 @@ describe("scores", () => {
         0,
         ids.map((_, i) => i),
       );
-      const { items } = await score([{ prompt: PROMPT, text }], edits);
+      const { items } = await score([{ prompt: shorter, text }], edits);
       expect(items[0]?.tokens.map(({ id }) => id)).toEqual(ids.slice(prompt.length));
       for (const [i, token] of (items[0]?.tokens ?? []).entries()) {
         const logits = step.logits(prompt.length - 1 + i);
@@ -107,37 +109,65 @@ describe("scores", () => {
 });
 
 describe("a prompt", () => {
-  const rows = (positions: Edit["positions"]) => [
+  const rowsOf = (...edits: Edit[]) => [
     { name: "DEFAULT", edits: [] },
-    { name: "STEERED", edits: [edit({ positions })] },
+    { name: "STEERED", edits },
   ];
-  const prefilled = async (positions: Edit["positions"]) => {
-    const prefill = vi.spyOn(engine.model(MODEL).session, "prefill");
+  /** A generation, with the tokens times layers that its prompts took. */
+  const measured = async (...edits: Edit[]) => {
+    const { session } = engine.model(MODEL);
+    const [whole, part] = [vi.spyOn(session, "prefill"), vi.spyOn(session, "prefillFrom")];
     try {
-      const made = await generate(rows(positions));
-      return { made, tokens: prefill.mock.calls.reduce((sum, [, ids]) => sum + ids.length, 0) };
+      const made = await generate(rowsOf(...edits));
+      const layers = session.shape.layers + 1;
+      const work =
+        whole.mock.calls.reduce((sum, [, ids]) => sum + ids.length * layers, 0) +
+        part.mock.calls.reduce((sum, [from, , , ids]) => sum + ids.length * (layers - from), 0);
+      return { made, work: work / layers };
     } finally {
-      prefill.mockRestore();
+      whole.mockRestore();
+      part.mockRestore();
     }
   };
+  const alone = async (...edits: Edit[]) => {
+    for (const row of rowsOf(...edits)) expect((await measured(...edits)).made.of(row.name)).toEqual((await generate([row])).of(row.name));
+  };
+  const length = () => engine.model(MODEL).tokenizer.encodePrompt(PROMPT).length;
 
   it("is computed once for all rows when only generated tokens are steered, with the same texts as alone", async () => {
-    const length = engine.model(MODEL).tokenizer.encodePrompt(PROMPT).length;
-    const { made, tokens } = await prefilled("generated");
-    expect(tokens).toBe(length);
-    for (const row of rows("generated")) expect(made.of(row.name)).toEqual((await generate([row])).of(row.name));
+    const { made, work } = await measured(edit({ positions: "generated" }));
+    expect(work).toBe(length());
     expect(made.of("STEERED")).not.toEqual(made.of("DEFAULT"));
-    expect((await prefilled("all")).tokens).toBe(2 * length);
+    await alone(edit({ positions: "generated" }));
+  });
+
+  it("is computed once up to the first edited layer, with the same texts and receipts as alone", async () => {
+    const cap = edit({ method: "PROJECTION_CAP", strength: 0.2, point: "blocks.3.hook_resid_pre" });
+    for (const edits of [[edit()], [edit({ positions: "prompt" })], [edit(), cap], [cap, edit({ positions: "generated" }), edit()]]) {
+      const { made, work } = await measured(...edits);
+      expect(work).toBeCloseTo(length() * (1 + 3 / 5), 10);
+      await alone(...edits);
+      const [receipts] = (await generate(rowsOf(...edits).slice(1))).result.rows.map((row) => row.receipts);
+      expect(made.result.rows[1]?.receipts).toEqual(receipts);
+    }
+    for (const each of [
+      edit({ point: "blocks.0.hook_resid_pre" }),
+      edit({ positions: [[3, 9]] }),
+      edit({ positions: "prompt_except_last" }),
+    ]) {
+      expect((await measured(each)).work).toBe(2 * length());
+      await alone(each);
+    }
   });
 });
 
 describe("a deadline", () => {
   it("ends a request that takes longer, frees its rows, and leaves others alone", async () => {
-    const other = generate([{ name: "A", edits: [] }], { max_tokens: 40 });
-    await expect(generate([{ name: "A", edits: [] }], { max_tokens: 90, deadline_ms: 1 })).rejects.toMatchObject({
+    const other = generate([{ name: "A", edits: [] }], { max_tokens: 20 });
+    await expect(generate([{ name: "A", edits: [] }], { max_tokens: 24, deadline_ms: 1 })).rejects.toMatchObject({
       code: "engine_timeout",
     });
-    expect((await other).of("A")).toHaveLength(40);
+    expect((await other).of("A")).toHaveLength(20);
     await expect.poll(() => engine.model(MODEL).scheduler.load().rows).toBe(0);
   });
 });

@@ -28,6 +28,28 @@ describe.each(FIXTURES)("exactness of %s", (name) => {
     return { logits: step.logits(0).slice(), resid: captures.map((b) => step.captured(b).slice()) };
   }
 
+  it("going on from a boundary's residuals gives the bits of the whole graph, with edits of both kinds", async () => {
+    const ids = test.ids;
+    for (const edit of [{}, { method: "PROJECTION_CAP" as const, strength: -0.5 }]) {
+      for (let b = 1; b <= layers; b++) {
+        const residual = (await run(new Map())).resid[b];
+        const whole = await run(at(b, edit), 1);
+        session.setEdits(2, at(b, edit));
+        session.moveCache(0, 2, ids.length, 0, b);
+        const step = await session.prefillFrom(b, residual as Float32Array, 2, ids, 0, [ids.length - 1]);
+        expect(step.logits(0)).toEqual(whole.logits);
+        // Its cache is whole: the next token is the same too.
+        session.setEdits(0, at(b, edit));
+        const next = async (slot: number) => {
+          session.moveCache(slot, 0, ids.length);
+          return (await session.decode([3], [ids.length])).logits(0).slice();
+        };
+        const wanted = await next(1);
+        expect(await next(2)).toEqual(wanted);
+      }
+    }
+  });
+
   it("zero strength equals the baseline bit for bit", async () => {
     const plain = await run(new Map());
     for (let b = 0; b <= layers; b++) {

@@ -9,11 +9,13 @@ import { DataType } from "./onnx.ts";
 import { type Binding, NativeMemory, PrepackedWeights, Session, Tensor } from "./ort.ts";
 import type { Prediction } from "./sampler.ts";
 
-/** Longest piece of a prompt that one call computes: bounds how long the decoding rows wait for a new prompt. */
+/** Longest piece of a prompt that one call may compute. */
 export const CHUNK = 128;
 /** Calls shorter than this run on the JavaScript thread: handing them to another thread would cost more than it frees. */
 const SYNC_BELOW_MS = 2;
 
+/** Graphs that begin at a later boundary and are kept: each costs memory beside the weights it shares. */
+const LATE_GRAPHS = 4;
 /** Outputs with one row for each row of logits. */
 const PER_LOGIT_ROW = ["logits", "log_probs", "probs", "top_values", "top_ids"] as const;
 /** The greatest 1 / temperature: colder is no different, and the product stays finite. */
@@ -46,6 +48,8 @@ interface Call {
   readonly tokens: number;
   readonly logitRows: readonly number[];
   readonly captures: readonly number[];
+  /** Boundary the call begins at. */
+  readonly from: number;
 }
 
 interface LoadedGraph {
@@ -59,6 +63,8 @@ export interface SessionSettings {
   readonly threads: number;
   /** Tokens the cache holds per slot; the model's context unless smaller is wanted. */
   readonly cacheLength: number;
+  /** Longest piece of a prompt that one call computes; CHUNK when absent. */
+  readonly chunk?: number;
 }
 
 export class DecoderSession {
@@ -68,7 +74,8 @@ export class DecoderSession {
   private readonly checkpoint: Checkpoint;
   private readonly prepacked = new PrepackedWeights();
   private readonly weights = new Map<string, Tensor>();
-  private readonly graphs = new Map<Variant, LoadedGraph>();
+  /** By variant and first boundary. */
+  private readonly graphs = new Map<string, LoadedGraph>();
   private readonly tensors = new Map<string, Tensor>();
   private readonly memories = new Map<string, NativeMemory>();
   /** Whether the slot's edits need the ordered graph. */
@@ -115,7 +122,7 @@ export class DecoderSession {
           .float32()
           .fill(neutral);
     }
-    this.graph(base);
+    this.graph(base, 0);
   }
 
   private allocate(name: string, elements: number, zeroed = true): NativeMemory {
@@ -138,10 +145,11 @@ export class DecoderSession {
   }
 
   /** Loads a variant on first use. Variants share the weights and their packed copies. */
-  private graph(variant: Variant): LoadedGraph {
-    let loaded = this.graphs.get(variant);
+  private graph(variant: Variant, from: number): LoadedGraph {
+    const key = `${variant} ${from}`;
+    let loaded = this.graphs.get(key);
     if (loaded === undefined) {
-      const graph = this.family.build(variant);
+      const graph = this.family.build(variant, from);
       for (const [name, weight] of graph.weights) this.loadWeight(name, weight);
       const session = new Session(graph.model, {
         threads: this.settings.threads,
@@ -150,7 +158,15 @@ export class DecoderSession {
         prepacked: this.prepacked,
       });
       loaded = { session, graph, bindings: new Map() };
-      this.graphs.set(variant, loaded);
+    }
+    // The order of the map is that of use.
+    this.graphs.delete(key);
+    this.graphs.set(key, loaded);
+    const late = [...this.graphs].filter(([, { graph }]) => graph.inputs.includes("resid_in"));
+    if (late.length > LATE_GRAPHS) {
+      const [oldest, { session }] = late[0] as [string, LoadedGraph];
+      session.release();
+      this.graphs.delete(oldest);
     }
     return loaded;
   }
@@ -194,14 +210,17 @@ export class DecoderSession {
     this.ordered[slot] = ordered;
   }
 
-  /** Copies the first `length` cached positions of a slot to another; the caller sets the edits there. */
-  moveCache(from: number, to: number, length: number): void {
-    this.eachHead(from, to, length, (cache, source, target, count) => cache.copyWithin(target, source, source + count));
+  /** Copies cached positions start .. end - 1 of a slot to another, of the first `layers` layers; the caller sets the edits there. */
+  moveCache(from: number, to: number, end: number, start = 0, layers = this.shape.layers): void {
+    const skipped = start * this.shape.headDim;
+    this.eachHead(from, to, end, layers, (cache, source, target, count) =>
+      cache.copyWithin(target + skipped, source + skipped, source + count),
+    );
   }
 
   /** Exchanges the first `length` cached positions of two slots. */
   swapCache(a: number, b: number, length: number): void {
-    this.eachHead(a, b, length, (cache, source, target, count) => {
+    this.eachHead(a, b, length, this.shape.layers, (cache, source, target, count) => {
       const kept = cache.slice(target, target + count);
       cache.copyWithin(target, source, source + count);
       cache.set(kept, source);
@@ -213,9 +232,10 @@ export class DecoderSession {
     from: number,
     to: number,
     length: number,
+    layers: number,
     act: (cache: Float32Array, source: number, target: number, count: number) => void,
   ): void {
-    const { kvHeads, headDim, layers } = this.shape;
+    const { kvHeads, headDim } = this.shape;
     const head = this.settings.cacheLength * headDim;
     for (let layer = 0; layer < layers; layer++) {
       for (const s of ["k", "v"]) {
@@ -237,6 +257,36 @@ export class DecoderSession {
     captures: readonly number[] = [],
     temperature = 1,
   ): Promise<Step> {
+    return this.prefillAt(0, slot, ids, start, logits, captures, temperature);
+  }
+
+  /**
+   * Like `prefill`, from the residuals [T, D] that boundary `from` has before its edits: the layers below are not computed, and their
+   * cache is the caller's affair (`moveCache`). The graph for a boundary is loaded at its first use.
+   */
+  async prefillFrom(
+    from: number,
+    residual: Float32Array,
+    slot: number,
+    ids: ArrayLike<number>,
+    start: number,
+    logits: readonly number[],
+    temperature = 1,
+  ): Promise<Step> {
+    if (!this.memories.has("resid_in")) this.allocate("resid_in", CHUNK * this.shape.width);
+    this.memory("resid_in").float32().set(residual);
+    return this.prefillAt(from, slot, ids, start, logits, [], temperature);
+  }
+
+  private async prefillAt(
+    from: number,
+    slot: number,
+    ids: ArrayLike<number>,
+    start: number,
+    logits: readonly number[],
+    captures: readonly number[],
+    temperature: number,
+  ): Promise<Step> {
     const tokens = ids.length;
     this.setTemperatures(Array.from({ length: Math.max(1, logits.length) }, () => temperature));
     if (logits.length > 1) this.growLogits(logits.length);
@@ -248,7 +298,7 @@ export class DecoderSession {
     this.memory("seqlens_k").int32()[0] = start + tokens - 1;
     this.memory("total_len").int32()[0] = start + tokens;
     // A graph needs at least one row of logits; the caller that wants none ignores it.
-    return this.execute({ slot, rows: 1, tokens, logitRows: logits.length === 0 ? [tokens - 1] : logits, captures });
+    return this.execute({ slot, rows: 1, tokens, logitRows: logits.length === 0 ? [tokens - 1] : logits, captures, from });
   }
 
   /**
@@ -271,7 +321,7 @@ export class DecoderSession {
       total = Math.max(total, (lengths[row] as number) + 1);
     }
     this.memory("total_len").int32()[0] = total;
-    return this.execute({ slot: 0, rows, tokens: 1, logitRows: Array.from({ length: rows }, (_, row) => row), captures: [] });
+    return this.execute({ slot: 0, rows, tokens: 1, logitRows: Array.from({ length: rows }, (_, row) => row), captures: [], from: 0 });
   }
 
   private setTemperatures(temperatures: readonly number[]): void {
@@ -281,7 +331,7 @@ export class DecoderSession {
 
   private async execute(call: Call): Promise<Step> {
     const variant = this.ordered.slice(call.slot, call.slot + call.rows).some(Boolean) ? "ordered" : this.base;
-    const loaded = this.graph(variant);
+    const loaded = this.graph(variant, call.from);
     this.memory("logit_rows").int32().set(call.logitRows);
     const key = `${call.slot},${call.rows},${call.tokens},${call.logitRows.length},${call.captures}`;
     let binding = loaded.bindings.get(key);
@@ -327,7 +377,7 @@ export class DecoderSession {
     if (name === "top_values") return tensor(name, 0, [call.logitRows.length, this.top]);
     if (name === "top_ids") return tensor(name, 0, [call.logitRows.length, this.top], DataType.INT32);
     if ((PER_LOGIT_ROW as readonly string[]).includes(name)) return tensor(name, 0, [call.logitRows.length, vocab]);
-    if (name === "stats") return tensor(name, 0, [rows, tokens, (layers + 1) * STATS_PER_BOUNDARY]);
+    if (name === "stats") return tensor(name, 0, [rows, tokens, (layers + 1 - call.from) * STATS_PER_BOUNDARY]);
     const [kind, detail] = name.split("_") as [string, string];
     // Past and present are the same memory: attention appends in place.
     if (kind === "past" || kind === "present") {
@@ -359,7 +409,8 @@ export class DecoderSession {
     const topValues = perRow("top_values", this.top);
     const topIds = this.memory("top_ids").int32();
     const stats = this.memory("stats").float32();
-    const at = (row: number, token: number, b: number) => ((row * call.tokens + token) * (layers + 1) + b) * STATS_PER_BOUNDARY;
+    const boundaries = layers + 1 - call.from;
+    const at = (row: number, token: number, b: number) => ((row * call.tokens + token) * boundaries + b - call.from) * STATS_PER_BOUNDARY;
     return {
       logits,
       prediction: (row) => ({
