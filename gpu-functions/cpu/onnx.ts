@@ -3,7 +3,7 @@
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 
 /** TensorProto.DataType */
-export const DataType = { FLOAT: 1, INT32: 6, INT64: 7 } as const;
+export const DataType = { FLOAT: 1, UINT8: 2, INT32: 6, INT64: 7 } as const;
 export type DataType = (typeof DataType)[keyof typeof DataType];
 
 /** A number is a fixed extent, a string a symbolic one. */
@@ -57,13 +57,13 @@ export class GraphWriter {
   }
 
   /**
-   * Declares a float32 weight whose memory the session is given by name. ONNX Runtime insists that the file it would otherwise
+   * Declares a weight whose memory the session is given by name. ONNX Runtime insists that the file it would otherwise
    * read exists in the session's `weightsFolder`; it never opens it.
    */
-  external(name: string, dims: readonly number[], file: string): string {
+  external(name: string, dims: readonly number[], file: string, type: DataType = DataType.FLOAT): string {
     this.initializers.push((w) => {
       for (const dim of dims) integer(w, 1, dim);
-      text(integer(w, 2, DataType.FLOAT), 8, name);
+      text(integer(w, 2, type), 8, name);
       message(w, 13, (entry) => text(text(entry, 1, "location"), 2, file));
       integer(w, 14, 1);
     });

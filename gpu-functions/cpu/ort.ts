@@ -5,7 +5,7 @@ import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import koffi from "koffi";
-import type { DataType } from "./onnx.ts";
+import { DataType } from "./onnx.ts";
 
 const LIBRARY: Record<string, string> = { linux: "libonnxruntime.so.1", darwin: "libonnxruntime.1.dylib", win32: "onnxruntime.dll" };
 /** Any version up to the library's works: the table of functions is append-only. */
@@ -138,6 +138,10 @@ export class NativeMemory {
     return new Int32Array(this.buffer);
   }
 
+  uint8(): Uint8Array {
+    return new Uint8Array(this.buffer);
+  }
+
   free(): void {
     koffi.free(this.base);
   }
@@ -147,16 +151,17 @@ export class NativeMemory {
 export class Tensor {
   readonly handle: Pointer;
 
-  /** @param offset in elements of 4 bytes (float32 or int32). */
-  constructor(memory: NativeMemory, offset: number, shape: readonly number[], type: typeof DataType.FLOAT | typeof DataType.INT32) {
+  /** @param offset in elements. */
+  constructor(memory: NativeMemory, offset: number, shape: readonly number[], type: Exclude<DataType, typeof DataType.INT64>) {
     const count = shape.reduce((a, b) => a * b, 1);
-    if ((offset + count) * 4 > memory.bytes) throw new RangeError(`tensor [${shape}] at ${offset} does not fit ${memory.bytes} bytes`);
-    const data = memory.pointer + BigInt(offset * 4);
+    const size = type === DataType.UINT8 ? 1 : 4;
+    if ((offset + count) * size > memory.bytes) throw new RangeError(`tensor [${shape}] at ${offset} does not fit ${memory.bytes} bytes`);
+    const data = memory.pointer + BigInt(offset * size);
     this.handle = make(
       "CreateTensorWithDataAsOrtValue",
       api().memoryInfo,
       data,
-      count * 4,
+      count * size,
       BigInt64Array.from(shape, BigInt),
       shape.length,
       type,
