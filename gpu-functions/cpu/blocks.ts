@@ -14,9 +14,13 @@
 //   stats [B, T, (L + 1) (R + 2)]: per boundary the R reads, ||h||^2 before the edits, ||delta||^2 that was added.
 import { LIMITS } from "../../shared/protocol.ts";
 import { DataType, GraphWriter } from "./onnx.ts";
+import { BLOCK, blockShape, type Layout } from "./quantise.ts";
 
 /** `plain`: no hooks at all (a baseline for benchmarks). `affine`: h + add + (h U) W. `ordered`: scalar functions in order too. */
 export type Variant = "plain" | "affine" | "ordered";
+
+/** How matrices that are multiplied are held: as float32, or as 8-bit blocks of 32 (quantise.ts). Everything else is float32. */
+export type Storage = "float32" | "q8";
 
 /** Edit slots per boundary. A constant: with a varying rank a row's sums could depend on what else is in the batch. */
 export const SLOTS = LIMITS.editsPerPoint;
@@ -31,7 +35,12 @@ export interface Weight {
   readonly tensor?: string;
   /** Makes the values, from the tensor's when there is one; absent when they are the tensor's. */
   readonly compute?: (tensor: Float32Array) => Float32Array;
+  /** Set when the tensor is held as 8-bit blocks: how it lies in the checkpoint. */
+  readonly blocks?: Layout;
 }
+
+/** Initializers of a weight held as blocks: uint8 [outputs, blocks, 32] and float32 [outputs * blocks]. */
+export const blockNames = (weight: string): readonly [blocks: string, scales: string] => [`${weight}.blocks`, `${weight}.scales`];
 
 /** What the engine must know of a model's shape, whatever its family. */
 export interface Shape {
@@ -63,14 +72,16 @@ export class DecoderGraph {
   private readonly shape: Shape;
   private readonly variant: Variant;
   private readonly weightsFile: string;
+  private readonly storage: Storage;
   /** The first boundary: 0, or that of a graph which goes on from residuals. */
   readonly from: number;
 
-  constructor(shape: Shape, variant: Variant, weightsFile: string, from = 0) {
+  constructor(shape: Shape, variant: Variant, weightsFile: string, storage: Storage = "float32", from = 0) {
     this.from = from;
     this.shape = shape;
     this.variant = variant;
     this.weightsFile = weightsFile;
+    this.storage = storage;
     this.writer.input("input_ids", DataType.INT32, ["B", "T"]);
     this.writer.input("positions", DataType.INT32, ["B", "T"]);
     this.writer.input("seqlens_k", DataType.INT32, ["B"]);
@@ -142,14 +153,39 @@ export class DecoderGraph {
 
   /** x W^T + b with W stored [out, in], as torch's Linear has it. */
   linear(x: string, prefix: string, inputs: number, outputs: number, bias: boolean): string {
+    const added = bias ? this.weight(`${prefix}.bias`, [outputs]) : "";
+    if (this.storage === "q8") return this.blockProduct(x, `${prefix}.weight`, [outputs, inputs], "rows", added);
     const y = this.writer.contrib("FusedMatMul", [x, this.weight(`${prefix}.weight`, [outputs, inputs])], { transB: 1 });
-    return bias ? this.writer.op("Add", [y, this.weight(`${prefix}.bias`, [outputs])]) : y;
+    return bias ? this.writer.op("Add", [y, added]) : y;
   }
 
   /** x W + b with W stored [in, out] (Conv1D, as GPT-2 has it). Without `bias` the caller adds it in a fused kernel. */
   conv1d(x: string, prefix: string, inputs: number, outputs: number, bias: boolean): string {
+    const added = bias ? this.weight(`${prefix}.bias`, [outputs]) : "";
+    if (this.storage === "q8") return this.blockProduct(x, `${prefix}.weight`, [inputs, outputs], "columns", added);
     const y = this.writer.op("MatMul", [x, this.weight(`${prefix}.weight`, [inputs, outputs])]);
-    return bias ? this.writer.op("Add", [y, this.weight(`${prefix}.bias`, [outputs])]) : y;
+    return bias ? this.writer.op("Add", [y, added]) : y;
+  }
+
+  /** x times the checkpoint's matrix held as 8-bit blocks, plus `bias` unless its name is empty. */
+  private blockProduct(x: string, tensor: string, dims: readonly number[], layout: Layout, bias: string): string {
+    // Not the tensor's own name: a tied table is also looked up, as float32.
+    const name = `${tensor}.q8`;
+    const { outputs, inputs, perOutput } = blockShape(dims, layout);
+    const [blocks, scales] = blockNames(name);
+    if (!this.weights.has(name)) {
+      this.weights.set(name, { dims, tensor, blocks: layout });
+      this.writer.external(blocks, [outputs, perOutput, BLOCK], this.weightsFile, DataType.UINT8);
+      this.writer.external(scales, [outputs * perOutput], this.weightsFile);
+    }
+    // accuracy_level 4: activations become int8 in the same blocks; every other level is tens of times slower.
+    return this.writer.contrib("MatMulNBits", bias === "" ? [x, blocks, scales] : [x, blocks, scales, "", "", bias], {
+      K: inputs,
+      N: outputs,
+      bits: 8,
+      block_size: BLOCK,
+      accuracy_level: 4,
+    });
   }
 
   /**
@@ -251,7 +287,10 @@ export class DecoderGraph {
   /** Logits with a table stored [V, D] (the embedding itself when tied), soft-capped where a cap is given; ends the graph. */
   finish(normed: string, table: string, cap?: number | null): Uint8Array {
     const { vocab, width } = this.shape;
-    const product = this.writer.contrib("FusedMatMul", [normed, this.weight(table, [vocab, width])], { transB: 1 });
+    const product =
+      this.storage === "q8"
+        ? this.blockProduct(normed, table, [vocab, width], "rows", "")
+        : this.writer.contrib("FusedMatMul", [normed, this.weight(table, [vocab, width])], { transB: 1 });
     const logits = typeof cap === "number" ? this.softcap(product, cap) : product;
     this.writer.output(this.writer.op("Identity", [logits], {}, "logits"), DataType.FLOAT, ["N", vocab]);
     this.predictions("logits");

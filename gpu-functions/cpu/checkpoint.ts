@@ -1,9 +1,9 @@
 // A model's weights: one model.safetensors, or the shards that model.safetensors.index.json lists, read as one set of tensors.
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import path from "node:path";
 import { z } from "zod";
 import type { Weight } from "./blocks.ts";
-import { openSafetensors, READABLE, readTensor, type SafetensorsFile, type TensorInfo } from "./safetensors.ts";
+import { openSafetensors, READABLE, readRows, readTensor, type SafetensorsFile, type TensorInfo } from "./safetensors.ts";
 
 const SINGLE = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
@@ -51,9 +51,31 @@ export class Checkpoint {
 
   /** A tensor's values as float32, row-major. @throws Error when it cannot be read. */
   read(name: string): Float32Array {
+    return readTensor(this.fileOf(name), name);
+  }
+
+  /** Rows start .. start + count - 1 of a tensor. @throws Error when they cannot be read. */
+  readRows(name: string, start: number, count: number): Float32Array {
+    return readRows(this.fileOf(name), name, start, count);
+  }
+
+  private fileOf(name: string): SafetensorsFile {
     const file = this.files.get(name);
     if (file === undefined) throw new Error(`${this.path} has no tensor '${name}'`);
-    return readTensor(file, name);
+    return file;
+  }
+
+  get parameters(): number {
+    return [...this.tensors.values()].reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  }
+
+  /** Name, size and time of the last change of every file with weights: when they are the same, so are the weights. */
+  identity(): { file: string; bytes: number; modified_ns: string }[] {
+    const paths = [...new Set([...this.files.values()].map((file) => file.path))].sort();
+    return paths.map((file) => {
+      const { size, mtimeNs } = statSync(file, { bigint: true });
+      return { file: path.basename(file), bytes: Number(size), modified_ns: String(mtimeNs) };
+    });
   }
 }
 

@@ -1,6 +1,7 @@
 // The CPU engine: models behind the calls of the engine protocol. No HTTP here, no ONNX.
 import { availableParallelism } from "node:os";
 import type { GenerateEvent, GenerateRequest, ModelInfo, ScoreRequest, ScoreResult } from "../../shared/protocol.ts";
+import type { Quantise } from "./directory.ts";
 import { defaultCacheBytes, defaultModelBytes } from "./memory.ts";
 import { type Model, planGeneration, readModel } from "./model.ts";
 import { ModelPool } from "./pool.ts";
@@ -12,6 +13,8 @@ export interface EngineOptions {
   readonly directories: readonly string[];
   /** Threads of the numeric kernels; every core when absent. */
   readonly threads?: number | undefined;
+  /** How the models' matrices are held; "auto" when absent. */
+  readonly quantise?: Quantise | undefined;
   /** What the KV cache of one model may take; 2 GiB, or 15% of the memory where that is less, when absent. */
   readonly cacheBytes?: number | undefined;
   /** What all loaded models together may take; 60% of the memory when absent. */
@@ -33,7 +36,7 @@ export interface Engine extends EngineService {
 export async function loadEngine(options: EngineOptions): Promise<Engine> {
   const cacheBytes = options.cacheBytes ?? defaultCacheBytes();
   const pool = new ModelPool(
-    options.directories.map((directory) => readModel(directory, cacheBytes)),
+    options.directories.map((directory) => readModel(directory, cacheBytes, options.quantise)),
     {
       threads: options.threads ?? availableParallelism(),
       memoryBytes: options.memoryBytes ?? defaultModelBytes(),

@@ -1,5 +1,5 @@
 // What a model family gives the engine: the model's shape and its graphs. The list of families is the only place that names them.
-import type { Shape, Variant, Weight } from "./blocks.ts";
+import type { Shape, Storage, Variant, Weight } from "./blocks.ts";
 import { gemma } from "./gemma.ts";
 import { gemma2 } from "./gemma2.ts";
 import { gptNeo } from "./gpt-neo.ts";
@@ -20,8 +20,11 @@ export interface BuiltGraph {
 
 export interface FamilyModel {
   readonly shape: Shape;
-  /** @param from boundary at which the graph begins, from residuals that are given; 0: from tokens. */
-  build(variant: Variant, from?: number): BuiltGraph;
+  /**
+   * @param storage how the matrices are held; float32 when absent.
+   * @param from boundary at which the graph begins, from residuals that are given; 0 or absent: from tokens.
+   */
+  build(variant: Variant, storage?: Storage, from?: number): BuiltGraph;
 }
 
 export interface Family {

@@ -3,11 +3,14 @@ import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import type { Positions } from "../../shared/protocol.ts";
 import type { ResolvedEdit } from "../../shared/steering.ts";
-import { type Checkpoint, openCheckpoint } from "./checkpoint.ts";
+import type { Storage } from "./blocks.ts";
+import type { Checkpoint } from "./checkpoint.ts";
+import { openDirectory } from "./directory.ts";
 import { RowEdits } from "./edits.ts";
-import { FAMILIES, type FamilyModel } from "./family.ts";
+import type { FamilyModel } from "./family.ts";
 import { openSafetensors, readTensor } from "./safetensors.ts";
 import { CHUNK, DecoderSession } from "./session.ts";
+import { computedBlocks } from "./sidecar.ts";
 
 export const fixtures = path.join(import.meta.dirname, "..", "fixtures");
 
@@ -41,11 +44,8 @@ export const FIXTURES: readonly string[] = readdirSync(fixtures).flatMap((file) 
 
 /** The model of a directory, by the family its configuration names. */
 export function loadFamily(directory: string): { family: FamilyModel; checkpoint: Checkpoint } {
-  const config = JSON.parse(readFileSync(path.join(directory, "config.json"), "utf8")) as { model_type: string };
-  const family = FAMILIES.find(({ id }) => id === config.model_type);
-  if (family === undefined) throw new Error(`${directory}: no family '${config.model_type}'`);
-  const checkpoint = openCheckpoint(directory);
-  return { family: family.load(config, new Set(checkpoint.tensors.keys()), checkpoint.firstFile), checkpoint };
+  const { model, checkpoint } = openDirectory(directory);
+  return { family: model, checkpoint };
 }
 
 export class Fixture {
@@ -57,7 +57,7 @@ export class Fixture {
   private readonly expected;
   private readonly vectors: Float32Array;
 
-  constructor(name: string) {
+  constructor(name: string, storage: Storage = "float32") {
     const { cases, width, layers, vocab } = JSON.parse(readFileSync(path.join(fixtures, `${name}.cases.json`), "utf8")) as Pick<
       Fixture,
       "cases" | "width" | "layers" | "vocab"
@@ -69,7 +69,12 @@ export class Fixture {
     this.expected = openSafetensors(path.join(fixtures, `${name}.expected.safetensors`));
     this.vectors = readTensor(this.expected, "vectors");
     const { family, checkpoint } = loadFamily(path.join(fixtures, name));
-    this.session = new DecoderSession(family, checkpoint, { slots: 4, threads: 1, cacheLength: family.shape.context });
+    this.session = new DecoderSession(family, checkpoint, {
+      slots: 4,
+      threads: 1,
+      cacheLength: family.shape.context,
+      blocks: storage === "q8" ? computedBlocks(checkpoint) : undefined,
+    });
   }
 
   case(name: string): Case {

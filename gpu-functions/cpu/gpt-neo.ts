@@ -1,6 +1,6 @@
 // GPT-Neo (transformers `GPTNeoForCausalLM`): GPT-2 with separate unscaled q/k/v and layers that see only a window of keys.
 import { z } from "zod";
-import { DecoderGraph, type Shape, type Variant } from "./blocks.ts";
+import { DecoderGraph, type Shape, type Storage, type Variant } from "./blocks.ts";
 import { parseConfig } from "./config.ts";
 import type { Family, FamilyModel } from "./family.ts";
 
@@ -32,8 +32,8 @@ function load(json: unknown, tensors: ReadonlySet<string>, weightsFile: string):
   const root = tensors.has("transformer.wte.weight") ? "transformer." : "";
   const inner = config.intermediate_size ?? 4 * width;
 
-  const build = (variant: Variant, from?: number) => {
-    const graph = new DecoderGraph(shape, variant, weightsFile, from);
+  const build = (variant: Variant, storage?: Storage, from?: number) => {
+    const graph = new DecoderGraph(shape, variant, weightsFile, storage, from);
     const w = graph.writer;
     let x = graph.begin(() => {
       const tokens = graph.lookup(`${root}wte.weight`, shape.vocab, "input_ids");

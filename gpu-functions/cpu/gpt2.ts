@@ -1,6 +1,6 @@
 // GPT-2 (transformers `GPT2LMHeadModel`): learned positions, pre-LayerNorm, packed q/k/v, tied embeddings.
 import { z } from "zod";
-import { DecoderGraph, type Shape, type Variant } from "./blocks.ts";
+import { DecoderGraph, type Shape, type Storage, type Variant } from "./blocks.ts";
 import { parseConfig } from "./config.ts";
 import type { Family, FamilyModel } from "./family.ts";
 
@@ -30,8 +30,8 @@ function load(json: unknown, tensors: ReadonlySet<string>, weightsFile: string):
   const inner = config.n_inner ?? 4 * width;
   const epsilon = config.layer_norm_epsilon;
 
-  const build = (variant: Variant, from?: number) => {
-    const graph = new DecoderGraph(shape, variant, weightsFile, from);
+  const build = (variant: Variant, storage?: Storage, from?: number) => {
+    const graph = new DecoderGraph(shape, variant, weightsFile, storage, from);
     const w = graph.writer;
     let x = graph.begin(() => {
       const tokens = graph.lookup(`${root}wte.weight`, shape.vocab, "input_ids");

@@ -1,7 +1,7 @@
 // The graph that Llama and its relatives share: rotary attention with grouped keys, RMS norms, a gated MLP. A family file reads its
 // configuration and says how it differs.
 import { z } from "zod";
-import { DecoderGraph, type Shape, type Variant } from "./blocks.ts";
+import { DecoderGraph, type Shape, type Storage, type Variant } from "./blocks.ts";
 import type { FamilyModel } from "./family.ts";
 import { type Rope, RopeConfig, readRope, ropeTable } from "./rope.ts";
 
@@ -70,8 +70,8 @@ export function llamaLike(config: Config, traits: Traits, tensors: ReadonlySet<s
   const rope = readRope(config, shape.context);
   // The language-model class adds the prefix; the bare model saves without it.
   const root = tensors.has("embed_tokens.weight") ? "" : "model.";
-  const build = (variant: Variant, from?: number) => {
-    const graph = new DecoderGraph(shape, variant, weightsFile, from);
+  const build = (variant: Variant, storage?: Storage, from?: number) => {
+    const graph = new DecoderGraph(shape, variant, weightsFile, storage, from);
     const model = wire({ graph, config, traits, shape, rotary: rotaryWeights(graph, rope, shape) }, root);
     return { model, inputs: graph.writer.inputs, outputs: graph.writer.outputs, weights: graph.weights };
   };

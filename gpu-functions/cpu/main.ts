@@ -1,8 +1,9 @@
 // The engine as a process: reads its environment, loads its models, serves the protocol, leaves cleanly.
 //   PORT (8788; 0 = any free)  HOST (127.0.0.1)  ENGINE_TOKEN  MODELS (comma-separated directories)  THREADS (all cores)
-//   CACHE_MB (KV cache of one model)  MODELS_MB (all loaded models together)
+//   CACHE_MB (KV cache of one model)  MODELS_MB (all loaded models together)  QUANTISE (auto, none or q8)
 import type { AddressInfo } from "node:net";
 import path from "node:path";
+import { QUANTISE } from "./directory.ts";
 import { type Engine, loadEngine } from "./engine.ts";
 import { newServer } from "./server.ts";
 
@@ -30,6 +31,8 @@ const bytes = (name: string): number | undefined => {
   return megabytes === undefined ? undefined : megabytes * 1e6;
 };
 const [cacheBytes, memoryBytes] = [bytes("CACHE_MB"), bytes("MODELS_MB")];
+const quantise = QUANTISE.find((known) => known === (process.env.QUANTISE || "auto"));
+if (quantise === undefined) refuse(`QUANTISE must be ${QUANTISE.join(", ")}, not '${process.env.QUANTISE}'.`);
 const host = process.env.HOST || "127.0.0.1";
 const token = process.env.ENGINE_TOKEN || undefined;
 const directories = (process.env.MODELS || BUNDLED)
@@ -62,6 +65,7 @@ try {
     threads: threads === 0 ? undefined : threads,
     cacheBytes,
     memoryBytes,
+    quantise,
     log: (line) => console.log(`  ${line}`),
   });
 } catch (error) {

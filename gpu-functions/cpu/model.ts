@@ -1,19 +1,20 @@
 // A model directory in Hugging Face layout, loaded: configuration, weights, tokenizer, sources. Refuses what it cannot run, with
 // the file and the reason.
-import { readFileSync } from "node:fs";
 import path from "node:path";
-import { z } from "zod";
 import { TillerError } from "../../shared/errors.ts";
 import type { Edit, FeatureRef, GenerateRequest, ModelInfo } from "../../shared/protocol.ts";
 import { compilePoint } from "../../shared/steering.ts";
-import type { Shape } from "./blocks.ts";
-import { type Checkpoint, openCheckpoint } from "./checkpoint.ts";
+import type { Shape, Storage } from "./blocks.ts";
+import type { Checkpoint } from "./checkpoint.ts";
+import { chooseStorage, openDirectory, type Quantise } from "./directory.ts";
 import { placeEdit, RowEdits } from "./edits.ts";
-import { FAMILIES, type FamilyModel } from "./family.ts";
+import type { FamilyModel } from "./family.ts";
 import { Generation } from "./generation.ts";
 import { type MemoryPlan, planMemory } from "./memory.ts";
+import { blockBytes, blockShape } from "./quantise.ts";
 import { Scheduler } from "./scheduler.ts";
 import { CHUNK, DecoderSession } from "./session.ts";
+import { openBlocks } from "./sidecar.ts";
 import { openSources, type SourceStore } from "./sources.ts";
 import { loadTokenizer, type Tokenizer } from "./tokenizer.ts";
 
@@ -27,6 +28,8 @@ export interface KnownModel {
   readonly sources: SourceStore;
   readonly family: FamilyModel;
   readonly checkpoint: Checkpoint;
+  /** How the matrices are held once it is loaded. */
+  readonly storage: Storage;
 }
 
 /** A model in memory, ready to run. */
@@ -37,46 +40,18 @@ export interface Model extends KnownModel {
   close(): Promise<void>;
 }
 
-function readJson(file: string): unknown {
-  let text: string;
-  try {
-    text = readFileSync(file, "utf8");
-  } catch (cause) {
-    throw new Error(`${file} cannot be read: a model directory holds config.json, model.safetensors and tokenizer.json`, { cause });
-  }
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw new Error(`${file} is not JSON`, { cause });
-  }
-}
-
 /**
  * Reads everything of a model directory but its weights; the model's id is the directory's name.
  * @param cacheBytes what the KV cache may take.
+ * @param quantise "auto" holds models above 200M parameters as 8-bit blocks, which are kept beside the weights (sidecar.ts).
  * @throws Error with the file and the reason when anything is missing, corrupt or unsupported.
  */
-export function readModel(directory: string, cacheBytes: number): KnownModel {
+export function readModel(directory: string, cacheBytes: number, quantise: Quantise = "auto"): KnownModel {
   const id = path.basename(path.resolve(directory));
-  const configFile = path.join(directory, "config.json");
-  const config = readJson(configFile) as { model_type?: unknown };
-  const family = FAMILIES.find((known) => known.id === config.model_type);
-  if (family === undefined) {
-    throw new Error(
-      `${configFile}: model_type ${JSON.stringify(config.model_type)} is not supported; known: ${FAMILIES.map((f) => f.id).join(", ")}`,
-    );
-  }
-  const checkpoint = openCheckpoint(directory);
-  const familyModel = (() => {
-    try {
-      return family.load(config, new Set(checkpoint.tensors.keys()), checkpoint.firstFile);
-    } catch (cause) {
-      const reason = cause instanceof z.ZodError ? z.prettifyError(cause) : (cause as Error).message;
-      throw new Error(`${configFile}: ${reason}`, { cause });
-    }
-  })();
+  const { family, model: familyModel, checkpoint } = openDirectory(directory);
   const { shape } = familyModel;
-  const plan = planMemory(shape, PACKED_COPY * weightBytes(familyModel), cacheBytes);
+  const storage = chooseStorage(checkpoint.parameters, quantise);
+  const plan = planMemory(shape, PACKED_COPY * weightBytes(familyModel, storage), cacheBytes);
   const sources = openSources(directory, shape);
   const info: ModelInfo = {
     id,
@@ -85,19 +60,22 @@ export function readModel(directory: string, cacheBytes: number): KnownModel {
     width: shape.width,
     context: plan.cacheLength,
     vocab: shape.vocab,
-    dtype: "float32",
+    dtype: storage === "q8" ? "int8 blocks of 32" : "float32",
     revision: "local",
     chat_template: false,
     sources: sources.info(),
   };
-  return { directory, info, shape, plan, tokenizer: loadTokenizer(directory), sources, family: familyModel, checkpoint };
+  return { directory, info, shape, plan, tokenizer: loadTokenizer(directory), sources, family: familyModel, checkpoint, storage };
 }
 
 /** ONNX Runtime packs matrices for its kernels and the checkpoint's values stay beside them. */
 const PACKED_COPY = 2;
 
-function weightBytes(family: FamilyModel): number {
-  return [...family.build("affine").weights.values()].reduce((sum, { dims }) => sum + 4 * dims.reduce((a, b) => a * b, 1), 0);
+function weightBytes(family: FamilyModel, storage: Storage): number {
+  return [...family.build("affine", storage).weights.values()].reduce(
+    (sum, { dims, blocks }) => sum + (blocks === undefined ? 4 * dims.reduce((a, b) => a * b, 1) : blockBytes(blockShape(dims, blocks))),
+    0,
+  );
 }
 
 /**
@@ -107,7 +85,8 @@ function weightBytes(family: FamilyModel): number {
 export async function openModel(known: KnownModel, threads: number): Promise<Model> {
   const { slots, cacheLength } = known.plan;
   const chunk = chunkOf(known.plan.weightBytes);
-  const session = new DecoderSession(known.family, known.checkpoint, { slots, threads, cacheLength, chunk });
+  const blocks = known.storage === "q8" ? await openBlocks(known.family, known.checkpoint) : undefined;
+  const session = new DecoderSession(known.family, known.checkpoint, { slots, threads, cacheLength, chunk, blocks });
   await selfTest(session, known.info.id);
   const scheduler = new Scheduler(session);
   const close = async () => {

@@ -26,6 +26,8 @@ export interface TensorInfo {
 export interface SafetensorsFile {
   readonly path: string;
   readonly tensors: ReadonlyMap<string, TensorInfo>;
+  /** What the writer of the file noted in it. */
+  readonly metadata: ReadonlyMap<string, string>;
 }
 
 /**
@@ -57,6 +59,7 @@ export function openSafetensors(path: string): SafetensorsFile {
     }
     if (typeof header !== "object" || header === null) return fail("the header is not a JSON object");
     const tensors = new Map<string, TensorInfo>();
+    const metadata = new Map(Object.entries((header as { __metadata__?: Record<string, string> }).__metadata__ ?? {}));
     for (const [name, value] of Object.entries(header)) {
       if (name === "__metadata__") continue;
       const parsed = Entry.safeParse(value);
@@ -74,7 +77,7 @@ export function openSafetensors(path: string): SafetensorsFile {
       const [[before, a], [name, b]] = [ordered[i - 1], ordered[i]] as [[string, TensorInfo], [string, TensorInfo]];
       if (a.offset + a.bytes > b.offset) return fail(`tensors '${before}' and '${name}' overlap`);
     }
-    return { path, tensors };
+    return { path, tensors, metadata };
   } finally {
     closeSync(fd);
   }
@@ -82,13 +85,48 @@ export function openSafetensors(path: string): SafetensorsFile {
 
 function read(fd: number, position: number, length: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(length);
-  for (let done = 0; done < length; ) {
+  fill(fd, position, bytes);
+  return bytes;
+}
+
+function fill(fd: number, position: number, bytes: Uint8Array): void {
+  for (let done = 0; done < bytes.length; ) {
     // readSync takes an int32 length.
-    const count = readSync(fd, bytes, done, Math.min(length - done, 2 ** 30), position + done);
+    const count = readSync(fd, bytes, done, Math.min(bytes.length - done, 2 ** 30), position + done);
     if (count === 0) throw new Error(`the file ended at byte ${position + done}`);
     done += count;
   }
-  return bytes;
+}
+
+/** A tensor as it is stored, into memory of its length. @throws Error when it is missing, RangeError when the length differs. */
+export function readBytes(file: SafetensorsFile, name: string, target: Uint8Array): void {
+  const info = infoOf(file, name);
+  if (info.bytes !== target.length) throw new RangeError(`${file.path}: '${name}' has ${info.bytes} bytes, not ${target.length}`);
+  const fd = openSync(file.path, "r");
+  try {
+    fill(fd, info.offset, target);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** What a file starts with whose tensors follow in the order given, without gaps. */
+export function encodeHeader(
+  tensors: readonly { readonly name: string; readonly dtype: Dtype; readonly shape: readonly number[] }[],
+  metadata: Readonly<Record<string, string>> = {},
+): Uint8Array {
+  let end = 0;
+  const entries = tensors.map(({ name, dtype, shape }) => {
+    const begin = end;
+    end += shape.reduce((a, b) => a * b, 1) * BYTES[dtype];
+    return [name, { dtype, shape, data_offsets: [begin, end] }];
+  });
+  const json = JSON.stringify({ __metadata__: metadata, ...Object.fromEntries(entries) });
+  const text = new TextEncoder().encode(json.padEnd(Math.ceil(json.length / 8) * 8));
+  const header = new Uint8Array(8 + text.length);
+  new DataView(header.buffer).setBigUint64(0, BigInt(text.length), true);
+  header.set(text, 8);
+  return header;
 }
 
 /** A whole tensor as float32, row-major. @throws Error when it is missing or of a type that is not F32, F16 or BF16. */

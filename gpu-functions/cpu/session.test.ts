@@ -4,7 +4,9 @@ import { type Case, FIXTURES, Fixture, type Forward } from "./fixture.ts";
 import { predict } from "./sampler.ts";
 import { CHUNK, type DecoderSession, type Edits, type Step } from "./session.ts";
 
-describe.each(FIXTURES)("exactness of %s", (name) => {
+const STORAGES = FIXTURES.flatMap((name) => (["float32", "q8"] as const).map((storage) => [name, storage] as const));
+
+describe.each(STORAGES)("exactness of %s in %s", (name, storage) => {
   let fixture: Fixture;
   let session: DecoderSession;
   let test: Case;
@@ -13,7 +15,7 @@ describe.each(FIXTURES)("exactness of %s", (name) => {
   let direction: Float32Array;
   let captures: number[];
   beforeAll(() => {
-    fixture = new Fixture(name);
+    fixture = new Fixture(name, storage);
     ({ session, layers, width } = fixture);
     test = fixture.case("plain-short");
     direction = fixture.direction(0);

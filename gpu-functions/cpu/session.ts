@@ -2,12 +2,14 @@
 // is told (a chunk of one slot's prompt, one token of the first B slots) and knows nothing of requests, text or sampling.
 import path from "node:path";
 import type { PointProgram } from "../../shared/steering.ts";
-import { type Shape, SLOTS, STATS_PER_BOUNDARY, TOP, type Variant, type Weight } from "./blocks.ts";
+import { blockNames, type Shape, SLOTS, STATS_PER_BOUNDARY, TOP, type Variant, type Weight } from "./blocks.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import type { BuiltGraph, FamilyModel } from "./family.ts";
 import { DataType } from "./onnx.ts";
 import { type Binding, NativeMemory, PrepackedWeights, Session, Tensor } from "./ort.ts";
+import { BLOCK, blockShape, type Layout } from "./quantise.ts";
 import type { Prediction } from "./sampler.ts";
+import type { BlockSource } from "./sidecar.ts";
 
 /** Longest piece of a prompt that one call may compute. */
 export const CHUNK = 128;
@@ -65,6 +67,8 @@ export interface SessionSettings {
   readonly cacheLength: number;
   /** Longest piece of a prompt that one call computes; CHUNK when absent. */
   readonly chunk?: number;
+  /** Holds the matrices as 8-bit blocks, taken from here; absent: as float32. */
+  readonly blocks?: BlockSource | undefined;
 }
 
 export class DecoderSession {
@@ -88,7 +92,7 @@ export class DecoderSession {
    * @throws Error naming every tensor that the checkpoint lacks or has in another shape, before any memory is taken.
    */
   constructor(family: FamilyModel, checkpoint: Checkpoint, settings: SessionSettings, base: Variant = "affine") {
-    checkpoint.check(family.build(base).weights.values());
+    checkpoint.check(family.build(base, settings.blocks && "q8").weights.values());
     this.family = family;
     this.shape = family.shape;
     this.checkpoint = checkpoint;
@@ -149,7 +153,7 @@ export class DecoderSession {
     const key = `${variant} ${from}`;
     let loaded = this.graphs.get(key);
     if (loaded === undefined) {
-      const graph = this.family.build(variant, from);
+      const graph = this.family.build(variant, this.settings.blocks && "q8", from);
       for (const [name, weight] of graph.weights) this.loadWeight(name, weight);
       const session = new Session(graph.model, {
         threads: this.settings.threads,
@@ -173,11 +177,27 @@ export class DecoderSession {
 
   private loadWeight(name: string, weight: Weight): void {
     if (this.weights.has(name)) return;
+    if (weight.blocks !== undefined) {
+      this.loadBlocks(name, weight, weight.blocks);
+      return;
+    }
     const tensor = weight.tensor === undefined ? new Float32Array() : this.checkpoint.read(weight.tensor);
     const values = weight.compute === undefined ? tensor : weight.compute(tensor);
     const memory = this.allocate(`weight:${name}`, values.length);
     memory.float32().set(values);
     this.weights.set(name, new Tensor(memory, 0, weight.dims, DataType.FLOAT));
+  }
+
+  private loadBlocks(name: string, weight: Weight, layout: Layout): void {
+    const [blockName, scaleName] = blockNames(name);
+    if (this.weights.has(blockName)) return;
+    const { outputs, perOutput } = blockShape(weight.dims, layout);
+    const count = outputs * perOutput;
+    const blocks = this.allocate(`weight:${blockName}`, (count * BLOCK) / 4);
+    const scales = this.allocate(`weight:${scaleName}`, count);
+    this.settings.blocks?.read(name, weight, blocks.uint8().subarray(0, count * BLOCK), scales.float32().subarray(0, count));
+    this.weights.set(blockName, new Tensor(blocks, 0, [outputs, perOutput, BLOCK], DataType.UINT8));
+    this.weights.set(scaleName, new Tensor(scales, 0, [count], DataType.FLOAT));
   }
 
   /** Writes the edits that slot's next calls apply; replaces what was there. */
