@@ -84,11 +84,14 @@ export class DecoderSession {
   private readonly memories = new Map<string, NativeMemory>();
   /** Whether the slot's edits need the ordered graph. */
   private readonly ordered: boolean[];
-  private readonly base: Variant;
+  /** The graph that rows without nonlinear edits run on. */
+  base: Variant;
+  /** Milliseconds that calls of ONNX Runtime took so far, with handing them to another thread and back. */
+  runMs = 0;
   private lastMs = Number.POSITIVE_INFINITY;
 
   /**
-   * @param base the graph that rows without nonlinear edits run on; "plain" (no hooks) exists for benchmarks only.
+   * @param base see the field; "plain" (no hooks) exists for benchmarks only.
    * @throws Error naming every tensor that the checkpoint lacks or has in another shape, before any memory is taken.
    */
   constructor(family: FamilyModel, checkpoint: Checkpoint, settings: SessionSettings, base: Variant = "affine") {
@@ -362,7 +365,9 @@ export class DecoderSession {
     const started = performance.now();
     if (this.lastMs < SYNC_BELOW_MS && call.tokens === 1) loaded.session.runSync(binding);
     else await loaded.session.run(binding);
-    if (call.tokens === 1) this.lastMs = performance.now() - started;
+    const elapsed = performance.now() - started;
+    this.runMs += elapsed;
+    if (call.tokens === 1) this.lastMs = elapsed;
     return this.result(call);
   }
 

@@ -68,3 +68,14 @@ export function spread(samples: readonly number[], digits = 2): string {
   const [least, greatest] = [Math.min(...samples), Math.max(...samples)];
   return `${median(samples).toFixed(digits)} (${least.toFixed(digits)} to ${greatest.toFixed(digits)})`;
 }
+
+/** Memory of this process that is in RAM. */
+export function residentBytes(): number {
+  try {
+    const kilobytes = /VmRSS:\s+(\d+) kB/.exec(readFileSync("/proc/self/status", "utf8"))?.[1];
+    if (kilobytes !== undefined) return Number(kilobytes) * 1024;
+  } catch {
+    // Not Linux: the runtime's own number will do.
+  }
+  return process.memoryUsage().rss;
+}

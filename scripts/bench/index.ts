@@ -2,19 +2,25 @@
 import { availableParallelism } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
+import { QUANTISE } from "../../gpu-functions/cpu/directory.ts";
 import { ROOT } from "../edge-bundle.ts";
 import { benchEdge } from "./edge.ts";
 import { benchEngine } from "./engine.ts";
 import { describeMachine } from "./frame.ts";
-import { makeGpt2Small } from "./shapes.ts";
+import { makeShape, SHAPES } from "./shapes.ts";
 
 const HELP = `npm run bench -- [engine] [edge] [options]
 
-  engine          decode, prefill, cost of edits, memory bandwidth, load time
+  engine          decode, prefill, cost of edits, memory bandwidth, load time, beside PyTorch where there is one
   edge            what the edge adds to a call
-  --model DIR     the model to run (the bundled one, and for engine also GPT-2 small's shape with random weights)
+  --model M       a model directory, or for engine a shape with random weights: ${Object.keys(SHAPES).join(", ")}
+                  (the bundled model; for engine all shapes but the large)
+  --all           the large shapes too
+  --quantise Q    auto, none or q8: how the engine holds matrices (auto: 8 bits above 200M parameters)
+  --steps N       engine: decode so many more steps and watch the memory (0)
+  --python P      engine: the Python that has torch ($PYTHON or python3)
   --threads N     threads of the engine (all cores)
-  --rounds N      how often each thing is measured (engine 15, edge 200)
+  --rounds N      how often each thing is measured (engine 7, edge 200)
   --help          this text`;
 
 async function main(): Promise<void> {
@@ -23,6 +29,10 @@ async function main(): Promise<void> {
     options: {
       help: { type: "boolean", short: "h" },
       model: { type: "string" },
+      all: { type: "boolean" },
+      quantise: { type: "string" },
+      steps: { type: "string" },
+      python: { type: "string" },
       threads: { type: "string" },
       rounds: { type: "string" },
     },
@@ -32,17 +42,25 @@ async function main(): Promise<void> {
   const say = (line: string): void => console.log(line);
   if (values.help) return say(HELP);
   const wanted = (name: string): boolean => positionals.length === 0 || positionals.includes(name);
-  const count = (option: "threads" | "rounds", fallback: number): number => {
+  const count = (option: "threads" | "rounds" | "steps", fallback: number): number => {
     const value = Number(values[option] ?? fallback);
-    if (!Number.isInteger(value) || value < 1) throw new Error(`--${option} takes a whole number above 0, not '${values[option]}'.`);
+    if (!Number.isInteger(value) || value < Math.min(1, fallback)) {
+      throw new Error(`--${option} takes a whole number above 0, not '${values[option]}'.`);
+    }
     return value;
   };
   const threads = count("threads", availableParallelism());
   const bundled = path.join(ROOT, "gpu-functions", "bundled", "tiller-tales");
   for (const line of describeMachine()) say(line);
   if (wanted("engine")) {
-    const models = values.model === undefined ? [bundled, await makeGpt2Small()] : [values.model];
-    for (const model of models) await benchEngine({ model, threads, rounds: count("rounds", 15), say });
+    const quantise = QUANTISE.find((known) => known === (values.quantise ?? "auto"));
+    if (quantise === undefined) throw new Error(`--quantise takes ${QUANTISE.join(", ")}, not '${values.quantise}'.`);
+    const python = values.python ?? (process.env.PYTHON || "python3");
+    const shapes = Object.keys(SHAPES).filter((name) => values.all || SHAPES[name]?.large === undefined);
+    for (const name of values.model === undefined ? [bundled, ...shapes] : [values.model]) {
+      const model = Object.hasOwn(SHAPES, name) ? await makeShape(name, say) : name;
+      await benchEngine({ model, quantise, threads, rounds: count("rounds", 7), steps: count("steps", 0), python, say });
+    }
   }
   if (wanted("edge")) await benchEdge({ model: values.model ?? bundled, threads, rounds: count("rounds", 200), say });
 }

@@ -1,57 +1,87 @@
-// Models for the engine's benchmark: a directory, or the shape of a known model with random weights (speed does not depend on them).
+// Models for the engine's benchmark: the shapes of known models with random weights, on which speed does not depend.
 import { existsSync } from "node:fs";
-import { mkdir, open, readFile, rename } from "node:fs/promises";
+import { mkdir, open, rename, writeFile } from "node:fs/promises";
 import path from "node:path";
+import type { Weight } from "../../gpu-functions/cpu/blocks.ts";
+import { FAMILIES } from "../../gpu-functions/cpu/family.ts";
+import { encodeHeader } from "../../gpu-functions/cpu/safetensors.ts";
 import { ROOT } from "../edge-bundle.ts";
 
-/** GPT-2 small's shape: 124M parameters, half a gigabyte of float32. */
-const GPT2_SMALL = { model_type: "gpt2", vocab_size: 50_257, n_positions: 1024, n_embd: 768, n_layer: 12, n_head: 12 };
+interface Known {
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly dtype: "F32" | "BF16";
+  /** Made and run only when it is asked for by name, or with --all. */
+  readonly large?: true;
+}
 
-/** Writes (once) a model of GPT-2 small's shape under .tiller and returns its directory, which has no tokenizer. */
-export async function makeGpt2Small(): Promise<string> {
-  const directory = path.join(ROOT, ".tiller", "bench", "gpt2-small-random");
+export const SHAPES: Readonly<Record<string, Known>> = {
+  "gpt2-small": {
+    config: { model_type: "gpt2", vocab_size: 50_257, n_positions: 1024, n_embd: 768, n_layer: 12, n_head: 12 },
+    dtype: "F32",
+  },
+  "llama-125m": {
+    config: {
+      model_type: "llama",
+      vocab_size: 32_000,
+      hidden_size: 768,
+      intermediate_size: 2048,
+      num_hidden_layers: 12,
+      num_attention_heads: 12,
+      num_key_value_heads: 4,
+      max_position_embeddings: 2048,
+      tie_word_embeddings: true,
+    },
+    dtype: "F32",
+  },
+  "gemma-2-2b": {
+    config: {
+      model_type: "gemma2",
+      vocab_size: 256_000,
+      hidden_size: 2304,
+      intermediate_size: 9216,
+      num_hidden_layers: 26,
+      num_attention_heads: 8,
+      num_key_value_heads: 4,
+      head_dim: 256,
+      max_position_embeddings: 8192,
+      query_pre_attn_scalar: 256,
+      sliding_window: 4096,
+      attn_logit_softcapping: 50,
+      final_logit_softcapping: 30,
+      hidden_activation: "gelu_pytorch_tanh",
+    },
+    dtype: "BF16",
+    large: true,
+  },
+};
+
+/** Writes (once) a model of a known shape under .tiller and returns its directory, which has no tokenizer. */
+export async function makeShape(name: string, say: (line: string) => void): Promise<string> {
+  const { config, dtype } = SHAPES[name] as Known;
+  const directory = path.join(ROOT, ".tiller", "bench", name);
   const file = path.join(directory, "model.safetensors");
   if (existsSync(file)) return directory;
+  const family = FAMILIES.find(({ id }) => id === config.model_type);
+  if (family === undefined) throw new Error(`There is no family for ${name}.`);
+  const { weights } = family.load(config, new Set(), path.basename(file)).build("plain");
+  const stored = [...weights.values()].filter((weight): weight is Weight & { tensor: string } => weight.tensor !== undefined);
+  const tensors = [...new Map(stored.map(({ tensor, dims }) => [tensor, { name: tensor, dtype, shape: dims }])).values()];
+  const parameters = tensors.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  const bytes = parameters * (dtype === "F32" ? 4 : 2);
+  const blocks = parameters > 200e6 ? ` and, when it is first run, ${gigabytes(parameters * 1.125)} of 8-bit blocks` : "";
+  say(`writing ${gigabytes(bytes)} of random weights${blocks} to ${path.relative(ROOT, directory)} (kept for later runs)`);
   await mkdir(directory, { recursive: true });
-  const { n_embd: d, n_layer, vocab_size, n_positions } = GPT2_SMALL;
-  const tensors: [string, number[]][] = [
-    ["wte.weight", [vocab_size, d]],
-    ["wpe.weight", [n_positions, d]],
-    ["ln_f.weight", [d]],
-    ["ln_f.bias", [d]],
-  ];
-  for (let layer = 0; layer < n_layer; layer++) {
-    const parts: [string, number[]][] = [
-      ["ln_1.weight", [d]],
-      ["ln_1.bias", [d]],
-      ["attn.c_attn.weight", [d, 3 * d]],
-      ["attn.c_attn.bias", [3 * d]],
-      ["attn.c_proj.weight", [d, d]],
-      ["attn.c_proj.bias", [d]],
-      ["ln_2.weight", [d]],
-      ["ln_2.bias", [d]],
-      ["mlp.c_fc.weight", [d, 4 * d]],
-      ["mlp.c_fc.bias", [4 * d]],
-      ["mlp.c_proj.weight", [4 * d, d]],
-      ["mlp.c_proj.bias", [d]],
-    ];
-    tensors.push(...parts.map(([name, shape]): [string, number[]] => [`h.${layer}.${name}`, shape]));
-  }
-  let offset = 0;
-  const header: Record<string, { dtype: string; shape: number[]; data_offsets: number[] }> = {};
-  for (const [name, shape] of tensors) {
-    const bytes = 4 * shape.reduce((a, b) => a * b, 1);
-    header[name] = { dtype: "F32", shape, data_offsets: [offset, offset + bytes] };
-    offset += bytes;
-  }
-  const json = Buffer.from(JSON.stringify(header));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(json.length));
+  await writeFile(path.join(directory, "config.json"), JSON.stringify(config));
   const out = await open(`${file}.part`, "w");
   try {
-    await out.write(length);
-    await out.write(json);
-    for (const [name, shape] of tensors) await out.write(Buffer.from(randomWeights(name, shape).buffer));
+    await out.write(encodeHeader(tensors));
+    for (const { name: tensor, shape } of tensors) {
+      const count = shape.reduce((a, b) => a * b, 1);
+      for (let start = 0; start < count; start += PART) {
+        const values = randomWeights(tensor, start, Math.min(PART, count - start));
+        await out.write(dtype === "F32" ? new Uint8Array(values.buffer) : upperHalves(values));
+      }
+    }
   } finally {
     await out.close();
   }
@@ -59,18 +89,21 @@ export async function makeGpt2Small(): Promise<string> {
   return directory;
 }
 
-/** The configuration of a model directory; of GPT-2 small for the directory that `makeGpt2Small` made. */
-export async function readConfig(directory: string): Promise<unknown> {
-  const file = path.join(directory, "config.json");
-  return existsSync(file) ? JSON.parse(await readFile(file, "utf8")) : GPT2_SMALL;
+const PART = 2 ** 24;
+const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
+
+/** float32 as bfloat16, cut off. */
+function upperHalves(values: Float32Array): Uint8Array {
+  const bits = new Uint32Array(values.buffer);
+  return new Uint8Array(Uint16Array.from(bits, (word) => word >>> 16).buffer);
 }
 
 /** Of the size that training starts from, so that no value overflows or vanishes (denormal numbers would be slow). */
-function randomWeights(name: string, shape: readonly number[]): Float32Array {
-  const values = new Float32Array(shape.reduce((a, b) => a * b, 1));
-  const scale = name.includes("ln_") && name.endsWith("weight") ? 0 : 0.02;
+function randomWeights(name: string, start: number, count: number): Float32Array {
+  const values = new Float32Array(count);
+  const scale = /(ln_|norm)/.test(name) && name.endsWith("weight") ? 0 : 0.02;
   const offset = scale === 0 ? 1 : 0;
-  let state = 0x9e3779b9;
+  let state = (0x9e3779b9 + start) >>> 0;
   for (let i = 0; i < values.length; i++) {
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
     values[i] = offset + scale * (state / 2 ** 31 - 1);
