@@ -25,8 +25,10 @@ export const LIMITS = {
   scheduleTokens: 100_000,
   /** Texts of one /score call. */
   texts: 64,
-  /** Characters of a prompt on the engine; the edge allows fewer. */
+  /** Characters (UTF-16 code units) of a prompt, or of all messages together, on the engine; the edge allows fewer. */
   promptChars: 262_144,
+  /** Messages of one conversation. */
+  messages: 512,
 } as const;
 
 /** Half-open range [start, end) of absolute token positions: 0 is the first token of the prompt (BOS, when the model has one). */
@@ -104,6 +106,22 @@ export const Sampling = z.strictObject({
   logprobs: z.int().min(0).max(LIMITS.topLogprobs).default(0),
 });
 export type Sampling = z.infer<typeof Sampling>;
+
+export const ROLES = ["system", "user", "assistant"] as const;
+
+/** One turn of a conversation. A role that the model's template has no place for is refused in the template's words. */
+export const Message = z.strictObject({ role: z.enum(ROLES), content: z.string() });
+export type Message = z.infer<typeof Message>;
+
+/** A conversation, oldest message first; the model's chat template makes the prompt that asks for the assistant's next message. */
+export const Messages = z
+  .array(Message)
+  .min(1)
+  .max(LIMITS.messages)
+  .refine(
+    (messages) => messages.reduce((sum, { content }) => sum + content.length, 0) <= LIMITS.promptChars,
+    `messages may have ${LIMITS.promptChars} characters together`,
+  );
 
 export const GenerateRequest = z.strictObject({
   model: z.string().min(1).max(128),
