@@ -123,23 +123,33 @@ export const Messages = z
     `messages may have ${LIMITS.promptChars} characters together`,
   );
 
-export const GenerateRequest = z.strictObject({
-  model: z.string().min(1).max(128),
-  prompt: z.string().min(1).max(LIMITS.promptChars),
-  rows: z
-    .array(z.strictObject({ name: z.string().min(1).max(64), edits: z.array(Edit).max(LIMITS.edits) }))
-    .min(1)
-    .max(LIMITS.rows)
-    .refine((rows) => new Set(rows.map((row) => row.name)).size === rows.length, "rows need distinct names"),
-  sampling: Sampling,
-  max_tokens: z.int().min(1),
-  /** false leaves the tokenizer's special tokens of the prompt unedited. Generated tokens are always edited. */
-  steer_special_tokens: z.boolean().default(true),
-  /** Milliseconds after which the request fails with engine_timeout, waiting for slots included; absent = never. */
-  deadline_ms: z.int().min(1).max(LIMITS.deadlineMs).optional(),
-  /** Name of the row that `kl` of the other rows' tokens is measured against; absent = no KL. */
-  kl_baseline: z.string().optional(),
-});
+/** Whether exactly one of two fields is given. */
+const oneOf = (a: unknown, b: unknown) => (a === undefined) !== (b === undefined);
+
+/** Exactly one of `prompt` (continued as it stands) and `messages`. Positions of edits count the tokens of the rendered prompt. */
+export const GenerateRequest = z
+  .strictObject({
+    model: z.string().min(1).max(128),
+    prompt: z.string().min(1).max(LIMITS.promptChars).optional(),
+    messages: Messages.optional(),
+    rows: z
+      .array(z.strictObject({ name: z.string().min(1).max(64), edits: z.array(Edit).max(LIMITS.edits) }))
+      .min(1)
+      .max(LIMITS.rows)
+      .refine((rows) => new Set(rows.map((row) => row.name)).size === rows.length, "rows need distinct names"),
+    sampling: Sampling,
+    max_tokens: z.int().min(1),
+    /**
+     * false leaves special tokens of the prompt unedited, a template's markers too: those that tokenizer.json flags as special, BOS
+     * and EOS. Generated tokens are always edited.
+     */
+    steer_special_tokens: z.boolean().default(true),
+    /** Milliseconds after which the request fails with engine_timeout, waiting for slots included; absent = never. */
+    deadline_ms: z.int().min(1).max(LIMITS.deadlineMs).optional(),
+    /** Name of the row that `kl` of the other rows' tokens is measured against; absent = no KL. */
+    kl_baseline: z.string().optional(),
+  })
+  .refine(({ prompt, messages }) => oneOf(prompt, messages), "give exactly one of prompt and messages");
 export type GenerateRequest = z.infer<typeof GenerateRequest>;
 
 export const TopLogprob = z.object({ id: z.int(), token: z.string(), logprob: z.number() });
@@ -250,6 +260,7 @@ export const ModelInfo = z.object({
   vocab: z.int(),
   dtype: z.string(),
   revision: z.string(),
+  /** Whether the model takes `messages`. */
   chat_template: z.boolean(),
   sources: z.array(SourceInfo),
 });

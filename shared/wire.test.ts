@@ -105,6 +105,24 @@ describe("the engine protocol", () => {
     expect(GenerateRequest.safeParse({ ...request, n: 2 }).success).toBe(false);
   });
 
+  it("takes a prompt or messages, not both and not neither", () => {
+    const { prompt, ...request } = {
+      model: "m",
+      prompt: "p",
+      rows: [{ name: "A", edits: [] }],
+      sampling: { temperature: 1, seed: 1 },
+      max_tokens: 1,
+    };
+    const messages = [{ role: "user", content: "Hello" }];
+    const accepted = (more: object) => GenerateRequest.safeParse({ ...request, ...more }).success;
+    expect([accepted({ prompt }), accepted({ messages }), accepted({}), accepted({ prompt, messages })]).toEqual([
+      true,
+      true,
+      false,
+      false,
+    ]);
+  });
+
   it("keeps an error's code, words and retry time across the wire", () => {
     const error = new TillerError("engine_busy", "full", { retryAfterSeconds: 7 });
     expect(fromEngineError(JSON.parse(JSON.stringify(toEngineError(error))))).toMatchObject({

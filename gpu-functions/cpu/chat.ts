@@ -15,6 +15,15 @@ export interface ChatTemplate {
   render(messages: readonly Message[]): string;
 }
 
+/**
+ * The text of a conversation.
+ * @throws TillerError `invalid_request` when the model has no template, and what `render` throws.
+ */
+export function renderMessages(template: ChatTemplate | undefined, messages: readonly Message[]): string {
+  if (template === undefined) throw new TillerError("invalid_request", "This model has no chat template: send a prompt.");
+  return template.render(messages);
+}
+
 interface Found {
   readonly file: string;
   readonly source: string;

@@ -5,6 +5,7 @@ import { TillerError } from "../../shared/errors.ts";
 import type { Edit, FeatureRef, GenerateRequest, ModelInfo } from "../../shared/protocol.ts";
 import { compilePoint } from "../../shared/steering.ts";
 import type { Shape, Storage } from "./blocks.ts";
+import { type ChatTemplate, loadChatTemplate, renderMessages } from "./chat.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { chooseStorage, openDirectory, type Quantise } from "./directory.ts";
 import { placeEdit, RowEdits } from "./edits.ts";
@@ -25,6 +26,7 @@ export interface KnownModel {
   readonly shape: Shape;
   readonly plan: MemoryPlan;
   readonly tokenizer: Tokenizer;
+  readonly chat: ChatTemplate | undefined;
   readonly sources: SourceStore;
   readonly family: FamilyModel;
   readonly checkpoint: Checkpoint;
@@ -52,6 +54,7 @@ export function readModel(directory: string, cacheBytes: number, quantise: Quant
   const { shape } = familyModel;
   const storage = chooseStorage(checkpoint.parameters, quantise);
   const plan = planMemory(shape, PACKED_COPY * weightBytes(familyModel, storage), cacheBytes);
+  const chat = loadChatTemplate(directory, () => new Date());
   const sources = openSources(directory, shape);
   const info: ModelInfo = {
     id,
@@ -62,10 +65,10 @@ export function readModel(directory: string, cacheBytes: number, quantise: Quant
     vocab: shape.vocab,
     dtype: storage === "q8" ? "int8 blocks of 32" : "float32",
     revision: "local",
-    chat_template: false,
+    chat_template: chat !== undefined,
     sources: sources.info(),
   };
-  return { directory, info, shape, plan, tokenizer: loadTokenizer(directory), sources, family: familyModel, checkpoint, storage };
+  return { directory, info, shape, plan, tokenizer: loadTokenizer(directory), chat, sources, family: familyModel, checkpoint, storage };
 }
 
 /** ONNX Runtime packs matrices for its kernels and the checkpoint's values stay beside them. */
@@ -116,6 +119,13 @@ async function selfTest(session: DecoderSession, id: string): Promise<void> {
   session.setEdits(0, new Map());
 }
 
+/** Ids of a prompt, or of messages as the model's template writes them. */
+function promptIds({ tokenizer, chat }: KnownModel, { prompt, messages }: GenerateRequest): number[] {
+  const ids = prompt === undefined ? tokenizer.encode(renderMessages(chat, messages ?? [])) : tokenizer.encodePrompt(prompt);
+  if (ids.length === 0) throw new TillerError("invalid_request", "The prompt has no tokens: give the model something to continue.");
+  return ids;
+}
+
 /**
  * Turns a request into a generation, with everything checked that can be checked before work starts.
  * @throws TillerError naming what is wrong and what is allowed.
@@ -125,7 +135,7 @@ export async function planGeneration(
   request: GenerateRequest,
   modelOf: (id: string) => KnownModel,
 ): Promise<Generation> {
-  const prompt = model.tokenizer.encodePrompt(request.prompt);
+  const prompt = promptIds(model, request);
   const { context } = model.info;
   const room = context - prompt.length;
   if (room < 1) {

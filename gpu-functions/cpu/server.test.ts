@@ -1,12 +1,15 @@
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { request as httpRequest } from "node:http";
 import { type AddressInfo, connect } from "node:net";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { encodeFloat32 } from "../../shared/base64.ts";
 import { TillerError } from "../../shared/errors.ts";
-import { type GenerateEvent, GenerateResult, ModelList, ScoreResult, TokenEvent } from "../../shared/protocol.ts";
+import { EngineErrorBody, type GenerateEvent, GenerateResult, ModelList, ScoreResult, TokenEvent } from "../../shared/protocol.ts";
 import { parseEvents } from "../../shared/sse.ts";
 import { type Engine, loadEngine } from "./engine.ts";
+import { fixtures } from "./fixture.ts";
 import { type EngineService, newServer } from "./server.ts";
 
 const TOKEN = "a-token";
@@ -29,11 +32,20 @@ async function listen(service: EngineService, token: string | undefined = TOKEN)
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
+/** tiny-gpt2 with a template whose turns end with a special token. */
+const temporary = mkdtempSync(path.join(tmpdir(), "server-"));
+const chatModel = path.join(temporary, "tiny-chat");
+const CHAT = `{{ bos_token }}{% for m in messages %}{% if m.role == "system" %}{{ raise_exception("No system here.") }}{% endif %}{{ m.role[0] }}: {{ m.content }}{{ eos_token }}{% endfor %}a:`;
+
 beforeAll(async () => {
-  engine = await loadEngine({ directories: [path.join(import.meta.dirname, "..", "fixtures", "tiny-gpt2")], threads: 1 });
+  const plain = path.join(fixtures, "tiny-gpt2");
+  cpSync(plain, chatModel, { recursive: true });
+  writeFileSync(path.join(chatModel, "chat_template.jinja"), CHAT);
+  engine = await loadEngine({ directories: [plain, chatModel], threads: 1 });
   url = await listen(engine);
 });
 afterAll(async () => {
+  rmSync(temporary, { recursive: true });
   for (const close of closers) await close();
   await engine.close();
 });
@@ -72,9 +84,12 @@ async function readStream(response: Response): Promise<GenerateEvent[]> {
 
 describe("the protocol", () => {
   it("says that it lives without asking for the token, and what it serves with it", async () => {
-    expect(await (await fetch(`${url}/health`)).json()).toEqual({ status: "ok", models: ["tiny-gpt2"] });
+    expect(await (await fetch(`${url}/health`)).json()).toEqual({ status: "ok", models: ["tiny-gpt2", "tiny-chat"] });
     const { models } = ModelList.parse(await (await fetch(`${url}/models`, { headers: authorised })).json());
-    expect(models).toMatchObject([{ id: "tiny-gpt2", family: "gpt2", layers: 4, width: 48, context: 160, chat_template: false }]);
+    expect(models).toMatchObject([
+      { id: "tiny-gpt2", family: "gpt2", layers: 4, width: 48, context: 160, chat_template: false },
+      { id: "tiny-chat", chat_template: true },
+    ]);
   });
 
   it("answers the same generation as JSON and as a stream", async () => {
@@ -163,6 +178,51 @@ describe("the protocol", () => {
     while (load() === 0) await new Promise((resolve) => setImmediate(resolve));
     client.destroy();
     while (load() > 0) await new Promise((resolve) => setImmediate(resolve));
+  });
+});
+
+describe("a conversation", () => {
+  const messages = [
+    { role: "user", content: "The sun" },
+    { role: "assistant", content: "rose." },
+    { role: "user", content: "Why?" },
+  ];
+  const rendered = "<|endoftext|>u: The sun<|endoftext|>a: rose.<|endoftext|>u: Why?<|endoftext|>a:";
+  const chat = (more: object = {}) => body({ model: "tiny-chat", prompt: undefined, messages, ...more });
+  const result = async (payload: object) => GenerateResult.parse(await (await generate(payload)).json());
+
+  it("is continued as the text that the model's template makes of it, with one BOS", async () => {
+    const { timing: _, ...fromMessages } = await result(chat());
+    const { timing: __, ...fromPrompt } = await result(body({ model: "tiny-chat", prompt: rendered }));
+    expect(fromMessages).toEqual(fromPrompt);
+    expect(
+      engine
+        .model("tiny-chat")
+        .tokenizer.encodePrompt(rendered)
+        .filter((id) => id === 0),
+    ).toHaveLength(4);
+  });
+
+  it("keeps its template's special tokens from edits when they are not to be steered", async () => {
+    const touched = async (steer_special_tokens: boolean) =>
+      (await result(chat({ steer_special_tokens, rows: [{ name: "A", edits: [{ ...edit, positions: "prompt" }] }] }))).rows[0]?.receipts[0]
+        ?.positions as number;
+    expect((await touched(true)) - (await touched(false))).toBe(4);
+  });
+
+  it.each([
+    ["a model without a template", { model: "tiny-gpt2" }, "This model has no chat template: send a prompt."],
+    ["a prompt beside it", { prompt: "x" }, "body: give exactly one of prompt and messages."],
+    ["neither", { messages: undefined }, "body: give exactly one of prompt and messages."],
+    ["a role that the template refuses", { messages: [{ role: "system", content: "x" }] }, /refuses these messages: No system here\.$/],
+    ["a role that there is not", { messages: [{ role: "tool", content: "x" }] }, /^messages\.0\.role: /],
+    ["no messages", { messages: [] }, /^messages: /],
+    ["content that is no text", { messages: [{ role: "user", content: [{ type: "text", text: "x" }] }] }, /^messages\.0\.content: /],
+    ["more than fits", { messages: [{ role: "user", content: "a z ".repeat(200) }] }, /^The prompt is \d+ tokens long/],
+  ])("is refused with %s", async (_name, more, sentence) => {
+    const response = await generate(chat(more));
+    expect(response.status).toBe(400);
+    expect(EngineErrorBody.parse(await response.json()).error.message).toMatch(sentence);
   });
 });
 
