@@ -152,6 +152,47 @@ export const GenerateRequest = z
   .refine(({ prompt, messages }) => oneOf(prompt, messages), "give exactly one of prompt and messages");
 export type GenerateRequest = z.infer<typeof GenerateRequest>;
 
+/** Exactly one of `text` and `messages`; the answer has the tokens that `/generate` would see. */
+export const TokenizeRequest = z
+  .strictObject({
+    model: z.string().min(1).max(128),
+    text: z.string().max(LIMITS.promptChars).optional(),
+    messages: Messages.optional(),
+    /**
+     * Whether BOS is put before the tokens, where the model has one and they do not begin with it. Absent: for `text` yes, for
+     * `messages` no, because a template writes its own. Special tokens written out in the text are read as such either way.
+     */
+    add_special_tokens: z.boolean().optional(),
+  })
+  .refine(({ text, messages }) => oneOf(text, messages), "give exactly one of text and messages");
+export type TokenizeRequest = z.infer<typeof TokenizeRequest>;
+
+/** One token of a text. */
+export const TokenInfo = z.object({
+  id: z.int(),
+  /** The token's own string; bytes that are no whole character show as U+FFFD. */
+  token: z.string(),
+  /**
+   * Half-open range of the text, in UTF-16 code units (what JavaScript's `slice` takes; a character outside the Basic Multilingual
+   * Plane is two). Tokens that share a character's bytes each have the whole character; a token that is no part of the text, as an
+   * added BOS, has start = end.
+   */
+  start: z.int(),
+  end: z.int(),
+  /** Flagged as special in tokenizer.json, or the model's BOS or EOS: what `steer_special_tokens: false` leaves alone. */
+  special: z.boolean(),
+});
+export type TokenInfo = z.infer<typeof TokenInfo>;
+
+export const TokenizeResult = z.object({
+  ids: z.array(z.int()),
+  /** One per id. */
+  tokens: z.array(TokenInfo),
+  /** What the template made of `messages`: the text that start and end refer to. */
+  text: z.string().optional(),
+});
+export type TokenizeResult = z.infer<typeof TokenizeResult>;
+
 export const TopLogprob = z.object({ id: z.int(), token: z.string(), logprob: z.number() });
 
 /** One generated token of one row. */

@@ -1,12 +1,21 @@
 // The CPU engine: models behind the calls of the engine protocol. No HTTP here, no ONNX.
 import { availableParallelism } from "node:os";
-import type { GenerateEvent, GenerateRequest, ModelInfo, ScoreRequest, ScoreResult } from "../../shared/protocol.ts";
+import type {
+  GenerateEvent,
+  GenerateRequest,
+  ModelInfo,
+  ScoreRequest,
+  ScoreResult,
+  TokenizeRequest,
+  TokenizeResult,
+} from "../../shared/protocol.ts";
 import type { Quantise } from "./directory.ts";
 import { defaultCacheBytes, defaultModelBytes } from "./memory.ts";
 import { type Model, planGeneration, readModel } from "./model.ts";
 import { ModelPool } from "./pool.ts";
 import { planScore, scoreText } from "./score.ts";
 import type { EngineService } from "./server.ts";
+import { tokenize } from "./tokenize.ts";
 
 export interface EngineOptions {
   /** Model directories in Hugging Face layout; a model's id is its directory's name. */
@@ -69,6 +78,9 @@ export async function loadEngine(options: EngineOptions): Promise<Engine> {
       } finally {
         release();
       }
+    },
+    async tokenize(request: TokenizeRequest): Promise<TokenizeResult> {
+      return tokenize(pool.known(request.model), request);
     },
     close: () => pool.close(),
   };

@@ -6,7 +6,15 @@ import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { encodeFloat32 } from "../../shared/base64.ts";
 import { TillerError } from "../../shared/errors.ts";
-import { EngineErrorBody, type GenerateEvent, GenerateResult, ModelList, ScoreResult, TokenEvent } from "../../shared/protocol.ts";
+import {
+  EngineErrorBody,
+  type GenerateEvent,
+  GenerateResult,
+  ModelList,
+  ScoreResult,
+  TokenEvent,
+  TokenizeResult,
+} from "../../shared/protocol.ts";
 import { parseEvents } from "../../shared/sse.ts";
 import { type Engine, loadEngine } from "./engine.ts";
 import { fixtures } from "./fixture.ts";
@@ -67,12 +75,14 @@ const body = (more: object = {}) => ({
   max_tokens: 12,
   ...more,
 });
-const generate = (payload: unknown, headers: Record<string, string> = {}, at = url) =>
-  fetch(`${at}/generate`, {
+const post = (at: string, payload: unknown, headers: Record<string, string> = {}) =>
+  fetch(at, {
     method: "POST",
     headers: { ...authorised, ...headers },
     body: typeof payload === "string" ? payload : JSON.stringify(payload),
   });
+const generate = (payload: unknown, headers: Record<string, string> = {}, at = url) => post(`${at}/generate`, payload, headers);
+const errorMessage = async (response: Response) => EngineErrorBody.parse(await response.json()).error.message;
 const SSE = { accept: "text/event-stream" };
 
 async function readStream(response: Response): Promise<GenerateEvent[]> {
@@ -222,7 +232,75 @@ describe("a conversation", () => {
   ])("is refused with %s", async (_name, more, sentence) => {
     const response = await generate(chat(more));
     expect(response.status).toBe(400);
-    expect(EngineErrorBody.parse(await response.json()).error.message).toMatch(sentence);
+    expect(await errorMessage(response)).toMatch(sentence);
+  });
+});
+
+describe("tokenizing", () => {
+  const ask = (payload: unknown) => post(`${url}/tokenize`, payload);
+  const tokenize = async (payload: object) => TokenizeResult.parse(await (await ask({ model: "tiny-chat", ...payload })).json());
+  const text = "The sun 🙂<|endoftext|> naïve";
+
+  it("gives each token's id, text, place and whether it is special, with BOS before them", async () => {
+    const { ids, tokens, ...rest } = await tokenize({ text });
+    expect(rest).toEqual({});
+    expect(ids).toEqual(engine.model("tiny-chat").tokenizer.encodePrompt(text));
+    expect(tokens.map(({ id }) => id)).toEqual(ids);
+    expect(tokens[0]).toEqual({ id: 0, token: "<|endoftext|>", start: 0, end: 0, special: true });
+    const whole = tokens.slice(1).filter(({ token }) => !token.includes("\ufffd"));
+    for (const { token, start, end } of whole) expect(text.slice(start, end)).toBe(token);
+    expect(tokens.filter(({ special }) => special)).toHaveLength(2);
+    expect(whole.find(({ special }) => special)).toMatchObject({ start: 10, end: 23 });
+    const emoji = tokens.filter(({ start, end }) => text.slice(start, end).includes("🙂"));
+    expect(emoji.length).toBeGreaterThan(1);
+    expect(emoji.every(({ start, end }) => start <= 8 && end === 10)).toBe(true);
+  });
+
+  it("leaves BOS out when it is asked to, and adds none to a text that begins with it", async () => {
+    const { ids } = await tokenize({ text });
+    expect((await tokenize({ text, add_special_tokens: false })).ids).toEqual(ids.slice(1));
+    const begun = `<|endoftext|>${text}`;
+    const { ids: same, tokens } = await tokenize({ text: begun });
+    expect(same).toEqual(ids);
+    expect(tokens[0]).toMatchObject({ start: 0, end: 13 });
+    expect(await tokenize({ text: "" })).toMatchObject({ ids: [0] });
+    expect(await tokenize({ text: "", add_special_tokens: false })).toEqual({ ids: [], tokens: [] });
+  });
+
+  it("shows what the template makes of a conversation, as /generate sees it", async () => {
+    const messages = [{ role: "user", content: "The sun" }];
+    const { ids, tokens, text: rendered } = await tokenize({ messages });
+    expect(rendered).toBe("<|endoftext|>u: The sun<|endoftext|>a:");
+    expect(tokens.map(({ start, end }) => rendered?.slice(start, end)).join("")).toBe(rendered);
+    const { usage } = GenerateResult.parse(await (await generate(body({ model: "tiny-chat", prompt: undefined, messages }))).json());
+    expect(usage.prompt_tokens).toBe(ids.length);
+    expect((await tokenize({ messages, add_special_tokens: true })).ids).toEqual(ids);
+  });
+
+  it.each([
+    ["no model", { model: undefined, text: "x" }, 400, /^model: /],
+    ["an unknown model", { model: "x", text: "x" }, 404, /There is no model 'x'.*tiny-chat/],
+    ["text and messages", { text: "x", messages: [{ role: "user", content: "x" }] }, 400, "body: give exactly one of text and messages."],
+    ["neither", {}, 400, "body: give exactly one of text and messages."],
+    [
+      "messages for a model without a template",
+      { model: "tiny-gpt2", messages: [{ role: "user", content: "x" }] },
+      400,
+      /no chat template/,
+    ],
+    ["messages that the template refuses", { messages: [{ role: "system", content: "x" }] }, 400, /No system here\.$/],
+    ["a field it does not know", { text: "x", offsets: true }, 400, /offsets/],
+    ["a text that is too long", { text: "x".repeat(262_145) }, 400, /^text: /],
+  ])("refuses %s", async (_name, payload, status, sentence) => {
+    const response = await ask({ model: "tiny-chat", ...payload });
+    expect(response.status).toBe(status);
+    expect(await errorMessage(response)).toMatch(sentence);
+  });
+
+  it("asks for the token, and takes POST only", async () => {
+    expect((await post(`${url}/tokenize`, { model: "tiny-chat", text }, { authorization: "" })).status).toBe(401);
+    const response = await fetch(`${url}/tokenize`, { headers: authorised });
+    expect([response.status, response.headers.get("allow")]).toEqual([405, "POST"]);
   });
 });
 
@@ -231,6 +309,7 @@ describe("failures half way", () => {
     models: () => [],
     score: () => Promise.reject(new Error("not asked")),
     generate: events,
+    tokenize: () => Promise.reject(new Error("not asked")),
   });
   const token: GenerateEvent = { event: "token", data: { row: "A", index: 0, id: 1, text: "x", token: "x", logprob: -1, top: [] } };
 

@@ -11,6 +11,8 @@ import {
   ScoreRequest,
   type ScoreResult,
   type TokenEvent,
+  TokenizeRequest,
+  type TokenizeResult,
   toEngineError,
 } from "../../shared/protocol.ts";
 import { formatEvent, PING } from "../../shared/sse.ts";
@@ -21,6 +23,7 @@ export interface EngineService {
   /** Throws a TillerError before its first event when the request cannot be run; aborting the signal frees what it uses. */
   generate(request: GenerateRequest, signal: AbortSignal): AsyncIterable<GenerateEvent>;
   score(request: ScoreRequest, signal: AbortSignal): Promise<ScoreResult>;
+  tokenize(request: TokenizeRequest): Promise<TokenizeResult>;
 }
 
 export interface ServerOptions {
@@ -68,6 +71,7 @@ async function handle(service: EngineService, options: ServerOptions, request: I
   }
   if (pathname === "/models") return sendJson(response, 200, { models: service.models() });
   const text = await readBody(request, response);
+  if (pathname === "/tokenize") return sendJson(response, 200, await service.tokenize(parseBody(TokenizeRequest, text)));
   const controller = new AbortController();
   response.once("close", () => controller.abort());
   if (pathname === "/score") return sendJson(response, 200, await service.score(parseBody(ScoreRequest, text), controller.signal));
@@ -81,6 +85,7 @@ const ROUTES: ReadonlyMap<string, string> = new Map([
   ["/models", "GET"],
   ["/generate", "POST"],
   ["/score", "POST"],
+  ["/tokenize", "POST"],
 ]);
 
 /** Compares digests, so that neither the length nor a common beginning shows in the time it takes. */

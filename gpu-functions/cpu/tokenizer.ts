@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
+import { type Span, tokenSpans } from "./offsets.ts";
 import { type PieceBytes, readDecoder } from "./pieces.ts";
 
 export interface Tokenizer {
@@ -13,6 +14,10 @@ export interface Tokenizer {
   encodePrompt(text: string): number[];
   /** Ids of a text as it is, without BOS. */
   encode(text: string): number[];
+  /** The ids with BOS before them, unless it is there already or texts of this model have none. */
+  withBos(ids: number[]): number[];
+  /** Where in a text the ids that `encode` gives for it lie. */
+  spans(text: string, ids: readonly number[]): Span[];
   /** The token's own text for display; bytes that are no whole character show as U+FFFD. */
   tokenString(id: number): string;
   /** The bytes a token adds to a text; none for special tokens. */
@@ -59,7 +64,10 @@ export function loadTokenizer(directory: string): Tokenizer {
   const model: TokenConfig = readJson(directory, "config.json", true);
   const generation: TokenConfig = readJson(directory, "generation_config.json", false);
   const file = path.join(directory, "tokenizer.json");
-  const vocabulary = json.model as { type?: string; byte_fallback?: boolean } | null | undefined;
+  const vocabulary = json.model as
+    | { type?: string; byte_fallback?: boolean; unk_token?: string | null; unk_id?: number | null }
+    | null
+    | undefined;
   if (vocabulary?.type === "Unigram" && vocabulary.byte_fallback === true) {
     throw new Error(`${file}: a Unigram model with byte_fallback is not supported; Unigram without it and BPE are`);
   }
@@ -73,6 +81,7 @@ export function loadTokenizer(directory: string): Tokenizer {
   }
   const added = (json.added_tokens ?? []) as { id: number; content: string; special?: boolean }[];
   const specialIds = new Set(added.filter((token) => token.special === true).map((token) => token.id));
+  const unknownId = vocabulary?.unk_id ?? inner.token_to_id(vocabulary?.unk_token ?? "");
   const eos = generation.eos_token_id ?? model.eos_token_id ?? [];
   const eosIds = new Set(typeof eos === "number" ? [eos] : eos);
   const bosText = typeof settings.bos_token === "object" ? settings.bos_token?.content : settings.bos_token;
@@ -92,7 +101,9 @@ export function loadTokenizer(directory: string): Tokenizer {
     return bytes;
   };
   const display = new TextDecoder();
+  const encoder = new TextEncoder();
   const encode = (text: string): number[] => inner.encode(text, { add_special_tokens: false }).ids;
+  const withBos = (ids: number[]): number[] => (addsBos && ids[0] !== bosId ? [bosId, ...ids] : ids);
   return {
     specialIds,
     eosIds,
@@ -100,9 +111,14 @@ export function loadTokenizer(directory: string): Tokenizer {
     tokenBytes,
     tokenString: (id) => (specialIds.has(id) ? (inner.id_to_token(id) ?? "") : display.decode(tokenBytes(id))),
     encode,
-    encodePrompt(text) {
-      const ids = encode(text);
-      return addsBos && ids[0] !== bosId ? [bosId, ...ids] : ids;
+    withBos,
+    encodePrompt: (text) => withBos(encode(text)),
+    spans(text, ids) {
+      const written = (id: number) => (specialIds.has(id) ? encoder.encode(inner.id_to_token(id)) : tokenBytes(id));
+      return tokenSpans(
+        text,
+        ids.map((id) => (id === unknownId ? "unknown" : written(id))),
+      );
     },
   };
 }
