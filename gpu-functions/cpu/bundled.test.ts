@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Edit, GenerateRequest } from "../../shared/protocol.ts";
+import { type Edit, GenerateRequest, type Message } from "../../shared/protocol.ts";
 import { type Engine, loadEngine } from "./engine.ts";
 
 const directory = path.join(import.meta.dirname, "..", "bundled", "tiller-tales");
@@ -95,6 +95,37 @@ describe("the bundled model", () => {
       const { direction } = engine.model(MODEL).sources.direction({ model: MODEL, source: id, index });
       expect(Math.hypot(...direction)).toBeCloseTo(1, 5);
     }
+  });
+
+  it("takes a conversation as a story in which a mother answers her child, and says where a system message belongs", async () => {
+    const { chat_template } = JSON.parse(readFileSync(path.join(directory, "tokenizer_config.json"), "utf8")) as { chat_template: string };
+    expect(chat_template).toBe(readFileSync(path.join(directory, "..", "..", "train", "chat.jinja"), "utf8"));
+    const tokens = (messages: Message[]) => engine.tokenize({ model: MODEL, messages });
+    const talk: Message[] = [
+      { role: "user", content: ' I saw a "dragon". ' },
+      { role: "assistant", content: "Where was it?" },
+      { role: "user", content: "In the garden." },
+    ];
+    const { ids, text } = await tokens(talk);
+    expect(text).toBe(
+      `<|endoftext|>Once upon a time, there was a girl named Lily.
+Lily said, "I saw a 'dragon'."
+Her mom smiled and said, "Where was it?"
+Lily said, "In the garden."
+Her mom smiled and said, "`,
+    );
+    expect(ids.filter((id) => id === 0)).toHaveLength(1);
+    expect((await tokens([{ role: "system", content: "It was dark." }, ...talk])).text).toMatch(/^<\|endoftext\|>It was dark\.\nLily said/);
+    await expect(tokens([...talk, { role: "system", content: "It was dark." }])).rejects.toThrow(/Only the first message/);
+    const request = GenerateRequest.parse({
+      model: MODEL,
+      messages: talk,
+      rows: [{ name: "ROW", edits: [] }],
+      sampling: { temperature: 0, seed: 1, stop: ['"'] },
+      max_tokens: 40,
+    });
+    for await (const { event, data } of engine.generate(request, new AbortController().signal))
+      if (event === "done") expect(data.rows[0]).toMatchObject({ finish_reason: "stop", text: expect.stringMatching(/^[A-Z].{4,}/) });
   });
 
   it("has no demonstration prompt in the scripts that made its stories, and a demonstration that shows", async () => {

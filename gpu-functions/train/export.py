@@ -18,6 +18,8 @@ from corpus import END
 from model import GPT
 
 LIMIT = 12_000_000
+# A conversation as the model's stories have them: a child and her mother. The story writer goes on with the mother's words.
+CHAT_TEMPLATE = (Path(__file__).parent / "chat.jinja").read_text()
 
 
 def load_checkpoint(path: Path) -> GPT:
@@ -53,7 +55,10 @@ def main() -> None:
         },
     )  # fmt: skip
     write_json(args.out / "generation_config.json", {"bos_token_id": 0, "eos_token_id": 0, "do_sample": True, "temperature": 0.7})
-    tokens = {"tokenizer_class": "GPT2Tokenizer", "bos_token": END, "eos_token": END, "add_bos_token": True, "model_max_length": config.context}
+    tokens = {
+        "tokenizer_class": "GPT2Tokenizer", "bos_token": END, "eos_token": END, "add_bos_token": True, "model_max_length": config.context,
+        "chat_template": CHAT_TEMPLATE,
+    }  # fmt: skip
     write_json(args.out / "tokenizer_config.json", tokens)
     Tokenizer.from_file(str(args.corpus / "tokenizer.json")).save(str(args.out / "tokenizer.json"), pretty=False)
 
