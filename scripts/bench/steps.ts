@@ -15,6 +15,8 @@ const READINGS = 10;
 const LETTERS: Tokenizer = {
   encodePrompt: () => [],
   encode: () => [],
+  withBos: (ids) => [...ids],
+  spans: () => [],
   tokenString: () => "a",
   tokenBytes: () => Uint8Array.of(97),
   specialIds: new Set(),
