@@ -6,7 +6,8 @@ import { TillerError } from "../../shared/errors.ts";
 import { type Edit, type FeatureRef, type Positions, type Receipt, type Schedule, shareAt } from "../../shared/protocol.ts";
 import { compilePoint, editDeltas, isNeutral, type PointProgram, type ResolvedEdit } from "../../shared/steering.ts";
 import type { Shape } from "./blocks.ts";
-import type { Edits, Measured } from "./session.ts";
+import type { Edits } from "./edit-slots.ts";
+import type { Measured } from "./session.ts";
 
 /** An edit with its numbers, its boundary and its positions. */
 export interface PlacedEdit extends ResolvedEdit {

@@ -107,7 +107,7 @@ export class Fixture {
     for (let start = 0; start < ids.length; ) {
       const limit = start < prefill ? Math.min(start + chunk, prefill) : start + 1;
       const end = edits.changesAt(start, limit);
-      session.setEdits(slot, edits.at(start));
+      session.edits.set(slot, edits.at(start));
       const all = Array.from({ length: end - start }, (_, t) => t);
       const step = await session.prefill(slot, ids.slice(start, end), start, all, boundaries);
       for (const t of all) {

@@ -107,16 +107,16 @@ async function selfTest(session: DecoderSession, id: string): Promise<void> {
   const { layers, width } = session.shape;
   const direction = Float32Array.from({ length: width }, (_, i) => (i % 2 === 0 ? 1 : -0.5));
   const logits = async () => (await session.prefill(0, [0], 0, [0])).logits(0).slice();
-  session.setEdits(0, new Map());
+  session.edits.set(0, new Map());
   const plain = await logits();
   if (!plain.every(Number.isFinite)) throw new Error(`model '${id}' computes logits that are not finite: its weights are damaged`);
   for (let boundary = 0; boundary <= layers; boundary++) {
-    session.setEdits(0, new Map([[boundary, compilePoint([{ method: "SIMPLE_ADDITIVE", strength: 10, direction }], width)]]));
+    session.edits.set(0, new Map([[boundary, compilePoint([{ method: "SIMPLE_ADDITIVE", strength: 10, direction }], width)]]));
     const edited = await logits();
     if (edited.every((value, i) => value === plain[i]))
       throw new Error(`model '${id}': an edit at boundary ${boundary} of the residual stream changes nothing`);
   }
-  session.setEdits(0, new Map());
+  session.edits.set(0, new Map());
 }
 
 /** Ids of a prompt, or of messages as the model's template writes them. */

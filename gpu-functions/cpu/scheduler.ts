@@ -2,10 +2,11 @@
 // chunks between the others' decode steps, and leave at any step. Slots 0 .. decoding - 1 decode, the next ones are prefilled.
 import { TillerError } from "../../shared/errors.ts";
 import type { GenerateEvent } from "../../shared/protocol.ts";
+import type { Edits } from "./edit-slots.ts";
 import type { Generation } from "./generation.ts";
 import type { Job, Lead, Sequence } from "./job.ts";
 import type { Reading } from "./reading.ts";
-import { CHUNK, type DecoderSession, type Edits, type Step } from "./session.ts";
+import { CHUNK, type DecoderSession, type Step } from "./session.ts";
 
 /** Requests that may wait for slots; more are told to come back. */
 const QUEUE_LIMIT = 64;
@@ -133,7 +134,7 @@ export class Scheduler {
   private move(from: number, to: number): void {
     if (from === to) return;
     const seat = this.seats[from] as Seat;
-    this.session.moveCache(from, to, seat.row.length);
+    this.session.cache.move(from, to, seat.row.length);
     seat.written = undefined;
     this.seats[to] = seat;
   }
@@ -151,7 +152,7 @@ export class Scheduler {
   private writeEdits(slot: number, edits: Edits): void {
     const seat = this.seats[slot] as Seat;
     if (seat.written === edits) return;
-    this.session.setEdits(slot, edits);
+    this.session.edits.set(slot, edits);
     seat.written = edits;
   }
 
@@ -184,7 +185,7 @@ export class Scheduler {
   private async follow(slot: number, leadSlot: number, start: number, residuals: ReadonlyMap<number, Float32Array>): Promise<void> {
     const { row, job } = this.seats[slot] as Seat;
     const { row: lead, from } = job.leadOf(row) as Lead;
-    this.session.moveCache(leadSlot, slot, lead.length, start, from);
+    this.session.cache.move(leadSlot, slot, lead.length, start, from);
     if (from === undefined) {
       row.length = lead.length;
       if (isPrefilled(row)) job.inherited(row, lead);
@@ -220,7 +221,7 @@ export class Scheduler {
   }
 
   private swap(a: number, b: number): void {
-    this.session.swapCache(a, b, Math.max((this.seats[a] as Seat).row.length, (this.seats[b] as Seat).row.length));
+    this.session.cache.swap(a, b, Math.max((this.seats[a] as Seat).row.length, (this.seats[b] as Seat).row.length));
     const [first, second] = [this.seats[a] as Seat, this.seats[b] as Seat];
     first.written = undefined;
     second.written = undefined;

@@ -56,7 +56,7 @@ export async function benchEngine({ model: directory, quantise, threads, rounds,
   const program = compilePoint([{ method: "SIMPLE_ADDITIVE", strength: 0.1, direction }], width);
   const edits = new Map(Array.from({ length: layers + 1 }, (_, boundary) => [boundary, program]));
   // Rows without edits run on the same graph, on zeros.
-  for (let slot = 1; slot < MAX_ROWS; slot++) session.setEdits(slot, edits);
+  for (let slot = 1; slot < MAX_ROWS; slot++) session.edits.set(slot, edits);
   const prompt = Array.from({ length: Math.min(CHUNK, CONTEXT) }, (_, i) => (i * 7) % vocab);
   const decode = async (rows: number, count: number, variant: "plain" | "affine"): Promise<number> => {
     session.base = variant;
@@ -72,7 +72,7 @@ export async function benchEngine({ model: directory, quantise, threads, rounds,
     return performance.now() - begin;
   };
   await session.prefill(0, prompt, 0, []);
-  for (let slot = 1; slot < MAX_ROWS; slot++) session.moveCache(0, slot, CONTEXT);
+  for (let slot = 1; slot < MAX_ROWS; slot++) session.cache.move(0, slot, CONTEXT);
   await decode(1, 1, "plain");
   const count = new Map<number, number>();
   for (const rows of ROWS) count.set(rows, Math.min(MAX_STEPS, Math.max(2, Math.ceil(SAMPLE_MS / (await decode(rows, 2, "affine"))))));
