@@ -3,7 +3,7 @@
 import { z } from "zod";
 import { ERRORS, isErrorCode, TillerError } from "./errors.ts";
 
-export const METHODS = ["SIMPLE_ADDITIVE", "ORTHOGONAL_DECOMP", "PROJECTION_CAP", "PROJECTION_CLAMP", "ABLATE"] as const;
+export const METHODS = ["SIMPLE_ADDITIVE", "ORTHOGONAL_DECOMP", "PROJECTION_CAP", "PROJECTION_CLAMP", "ABLATE", "LATENT_CLAMP"] as const;
 export type Method = (typeof METHODS)[number];
 
 /** Numbers both sides enforce. */
@@ -84,6 +84,10 @@ export const Edit = z
   .refine((e) => (e.feature === undefined) !== (e.vector === undefined), "an edit has exactly one of feature and vector")
   .refine((e) => e.vector === undefined || e.point !== undefined || e.layers === "all", "an edit with a vector needs its point")
   .refine((e) => e.layers === undefined || e.method === "ABLATE", "layers: all belongs to ABLATE")
+  .refine(
+    (e) => e.method !== "LATENT_CLAMP" || e.feature !== undefined,
+    "LATENT_CLAMP acts on a latent of a sparse autoencoder: give a feature, or use PROJECTION_CLAMP with a vector",
+  )
   .refine((e) => e.layers === undefined || e.point === undefined, "an edit at all layers has no point of its own: leave point out")
   .refine((e) => e.method === "PROJECTION_CLAMP" || (e.min === undefined && e.max === undefined), "min and max belong to PROJECTION_CLAMP")
   .refine((e) => e.method !== "PROJECTION_CLAMP" || e.min !== undefined || e.max !== undefined, "PROJECTION_CLAMP needs min, max or both")

@@ -10,12 +10,18 @@ interface GoldenEdit {
   min?: number;
   max?: number;
   vector: number;
+  latent?: { read: number[]; zero: number; edge: number };
 }
 
 const cases = golden.cases.map((test) => ({
   ...test,
   edits: (test.edits as GoldenEdit[]).map(
-    (e): ResolvedEdit => ({ ...e, method: e.method as Method, direction: Float32Array.from(test.vectors[e.vector] as number[]) }),
+    ({ latent, ...e }): ResolvedEdit => ({
+      ...e,
+      method: e.method as Method,
+      direction: Float32Array.from(test.vectors[e.vector] as number[]),
+      latent: latent && { ...latent, read: Float32Array.from(latent.read) },
+    }),
   ),
 }));
 const edit = (method: Method, strength: number, direction: number[], more: Partial<ResolvedEdit> = {}): ResolvedEdit => ({
@@ -73,6 +79,21 @@ describe("algebra", () => {
     expectClose(applyEdits(once, [edit("ABLATE", 0, v)]), once, 1e-12);
   });
 
+  it("clamping a latent keeps what the autoencoder does not explain, and a second clamp to the same value changes nothing", () => {
+    const read = Float32Array.from([1, 0, -0.5, 2]);
+    const direction = [0, 3, 0, 4];
+    const clamp = (strength: number, zero: number, edge: number) =>
+      edit("LATENT_CLAMP", strength, direction, { latent: { read, zero, edge } });
+    const s = h.reduce((sum, x, i) => sum + x * (read[i] as number), 0);
+    // Active with a = s + 1: the residual moves by (4 - a) along the unit direction only.
+    expectClose(applyEdits(h, [clamp(4, -1, -1)]), h.map((x, i) => x + ((4 - s - 1) * (direction[i] as number)) / 5), 1e-12);
+    expect(applyEdits(h, [clamp(0, 5, 6)])).toEqual(Float64Array.from(h));
+    // A decoder row that its own column reads as 1: the latent is at its value after the first clamp.
+    const own = { latent: { read: Float32Array.from([0, 0.6, 0, 0.8]), zero: -1, edge: -1 } };
+    const once = applyEdits(h, [edit("LATENT_CLAMP", 2, direction, own)]);
+    expectClose(applyEdits(once, [edit("LATENT_CLAMP", 2, direction, own)]), once, 1e-6);
+  });
+
   it("calls zero additive strength and orthogonal strength one neutral, and nothing else", () => {
     expect(isNeutral(edit("SIMPLE_ADDITIVE", 0, v))).toBe(true);
     expect(isNeutral(edit("ORTHOGONAL_DECOMP", 1, v))).toBe(true);
@@ -83,6 +104,10 @@ describe("algebra", () => {
 });
 
 describe("refusals", () => {
+  it("refuses to clamp what is no latent", () => {
+    expect(() => compilePoint([edit("LATENT_CLAMP", 1, [1, 2, 3])], 3)).toThrow(/needs a latent/);
+  });
+
   it("refuses zero and non-finite directions", () => {
     for (const direction of [
       [0, 0, 0],

@@ -3,6 +3,19 @@
 import { TillerError } from "./errors.ts";
 import { LIMITS, type Method } from "./protocol.ts";
 
+/**
+ * One SAE latent as a function of the residual h alone: with s = h . read, its activation is a(h) = s > edge ? s - zero : 0, where
+ * zero <= edge. ReLU with bias b: zero = edge = -b. JumpReLU with threshold t >= 0: zero = -b, edge = t - b. Gated: `read` is the
+ * column scaled by exp(r_mag), zero = -b_mag, edge the greater of -b_mag and -exp(r_mag) b_gate. Scales of the input and the
+ * decoder row's norm are folded in.
+ */
+export interface Latent {
+  /** [width] */
+  readonly read: Float32Array;
+  readonly zero: number;
+  readonly edge: number;
+}
+
 /** An edit whose direction has been looked up: `direction` is v [width], finite and not zero. */
 export interface ResolvedEdit {
   readonly method: Method;
@@ -11,26 +24,37 @@ export interface ResolvedEdit {
   readonly min?: number | undefined;
   readonly max?: number | undefined;
   readonly direction: Float32Array;
+  /** LATENT_CLAMP: the latent whose activation becomes `strength`; `direction` is its decoder row. */
+  readonly latent?: Latent | undefined;
   /** Share of the edit's change that is made; 1 when absent. A schedule varies it from token to token. */
   readonly share?: number | undefined;
 }
 
-/** g = scale * s + offset + (clamp(s, low, high) - s); the edit adds g w, where s = h . u. */
+/** g = scale * s + offset + (s > edge ? clamp(s, low, high) - s : 0); the edit adds g w, where s = h . u. */
 export interface ScalarFunction {
   readonly scale: number;
   readonly offset: number;
   readonly low: number;
   readonly high: number;
+  readonly edge: number;
 }
 
-/** Read direction u (unit), write direction w and scalar function of one edit. */
+/** Read direction u, write direction w and scalar function of one edit. */
 interface ReadWrite {
   readonly read: Float64Array;
   readonly write: Float64Array;
   readonly f: ScalarFunction;
 }
 
-const IDENTITY: ScalarFunction = { scale: 0, offset: 0, low: Number.NEGATIVE_INFINITY, high: Number.POSITIVE_INFINITY };
+/** What a point's slot holds while no edit uses it: g = s, whatever s is (blocks.ts, orderedGains). */
+export const NEUTRAL: ScalarFunction = {
+  scale: 1,
+  offset: 0,
+  low: Number.NEGATIVE_INFINITY,
+  high: Number.POSITIVE_INFINITY,
+  edge: Number.NEGATIVE_INFINITY,
+};
+const IDENTITY: ScalarFunction = { ...NEUTRAL, scale: 0 };
 
 function scalarFunction(edit: ResolvedEdit): ScalarFunction {
   switch (edit.method) {
@@ -44,10 +68,21 @@ function scalarFunction(edit: ResolvedEdit): ScalarFunction {
       return { ...IDENTITY, high: edit.strength };
     case "PROJECTION_CLAMP":
       return { ...IDENTITY, low: edit.min ?? Number.NEGATIVE_INFINITY, high: edit.max ?? Number.POSITIVE_INFINITY };
+    case "LATENT_CLAMP": {
+      // c - a(h): where the latent is active, clamp(s, -inf, zero) - s = -(s - zero).
+      const { zero, edge } = latentOf(edit);
+      return { ...IDENTITY, offset: edit.strength, high: zero, edge };
+    }
   }
 }
 
-const evaluate = (f: ScalarFunction, s: number): number => f.scale * s + f.offset + (Math.min(Math.max(s, f.low), f.high) - s);
+function latentOf({ latent }: ResolvedEdit): Latent {
+  if (latent === undefined) throw new TillerError("invalid_request", "LATENT_CLAMP needs a latent of a sparse autoencoder.");
+  return latent;
+}
+
+const evaluate = (f: ScalarFunction, s: number): number =>
+  f.scale * s + f.offset + (s > f.edge ? Math.min(Math.max(s, f.low), f.high) - s : 0);
 const isAffine = (f: ScalarFunction): boolean => f.low === Number.NEGATIVE_INFINITY && f.high === Number.POSITIVE_INFINITY;
 const dot = (a: ArrayLike<number>, b: ArrayLike<number>): number => {
   let sum = 0;
@@ -63,9 +98,10 @@ function readWrite(edit: ResolvedEdit): ReadWrite {
   }
   const unit = Float64Array.from(edit.direction, (value) => value / length);
   const share = edit.share ?? 1;
-  // Only the additive edit keeps the length of v: the others are defined on the unit direction.
+  // The additive edit keeps the length of v, a latent reads along its own column; the others are defined on the unit direction.
   const write = edit.method === "SIMPLE_ADDITIVE" ? Float64Array.from(edit.direction) : unit;
-  return { read: unit, write: share === 1 ? write : write.map((value) => share * value), f: scalarFunction(edit) };
+  const read = edit.method === "LATENT_CLAMP" ? Float64Array.from(latentOf(edit).read) : unit;
+  return { read, write: share === 1 ? write : write.map((value) => share * value), f: scalarFunction(edit) };
 }
 
 /** Whether the edit cannot change anything whatever h is: zero strength, or a scale of one. */
@@ -90,7 +126,7 @@ export function applyEdits(h: ArrayLike<number>, edits: readonly ResolvedEdit[])
  * One point's edits in the one-read-one-write form. With `affine`:
  *   h' = h + add + (h U) W,
  * and otherwise, with s = h U, iterated `slots` times from s' = s (exact, because M is strictly upper triangular):
- *   s' = s + g(s') M,  h' = h + g(s') W,  g_i(x) = scale_i x + offset_i + clamp(x, low_i, high_i) - x.
+ *   s' = s + g(s') M,  h' = h + g(s') W,  g_i(x) = scale_i x + offset_i + (x > edge_i ? clamp(x, low_i, high_i) - x : 0).
  */
 export interface PointProgram {
   readonly affine: boolean;

@@ -7,7 +7,7 @@
 //   such a graph has the inputs and outputs of what follows only
 //   past_k_l, past_v_l float [B, KV, M, head]     and per boundary b in 0..L the edits of design 4:
 //   edit_read_b [B, D, R]   edit_write_b [B, R, D]   edit_add_b [B, 1, D]
-//   ordered graphs also:  edit_cross_b [B, R, R]   edit_scale_b, edit_offset_b, edit_low_b, edit_high_b [B, 1, R]
+//   ordered graphs also:  edit_cross_b [B, R, R]   edit_scale_b, edit_offset_b, edit_low_b, edit_high_b, edit_edge_b [B, 1, R]
 // Outputs: logits, log_probs = log softmax(logits), probs = softmax(logits inv_temperature) [N, V]; the TOP greatest of log_probs with
 //   their ids: top_values [N, TOP], top_ids int32 [N, TOP] (ties by lower id);
 //   present_k_l, present_v_l (the same memory as past); resid_b [B, T, D] after the boundary's edits;
@@ -27,6 +27,9 @@ export const SLOTS = LIMITS.editsPerPoint;
 export const STATS_PER_BOUNDARY = SLOTS + 2;
 /** Most likely tokens that a graph lists for each row of logits. */
 export const TOP = LIMITS.topLogprobs;
+
+/** The numbers of a slot's scalar function (shared/steering.ts), in the order of the graph's inputs. */
+export const FUNCTION_PARTS = ["scale", "offset", "low", "high", "edge"] as const;
 
 /** Where a weight's values come from: the checkpoint's tensor of the same shape, values computed at load, or both. */
 export interface Weight {
@@ -246,13 +249,14 @@ export class DecoderGraph {
   private orderedGains(b: number, reads: string): string {
     const w = this.writer;
     const cross = w.input(`edit_cross_${b}`, DataType.FLOAT, ["B", SLOTS, SLOTS]);
-    const [scale, offset, low, high] = (["scale", "offset", "low", "high"] as const).map((name) =>
+    const [scale, offset, low, high, edge] = FUNCTION_PARTS.map((name) =>
       w.input(`edit_${name}_${b}`, DataType.FLOAT, ["B", 1, SLOTS]),
-    ) as [string, string, string, string];
+    ) as [string, string, string, string, string];
+    const none = w.float32(0);
     const gains = (s: string): string => {
       const linear = w.op("Add", [w.op("Mul", [s, scale]), offset]);
-      const clamped = w.op("Min", [w.op("Max", [s, low]), high]);
-      return w.op("Add", [linear, w.op("Sub", [clamped, s])]);
+      const clamped = w.op("Sub", [w.op("Min", [w.op("Max", [s, low]), high]), s]);
+      return w.op("Add", [linear, w.op("Where", [w.op("Greater", [s, edge]), clamped, none])]);
     };
     let s = reads;
     for (let round = 1; round < SLOTS; round++) s = w.op("Add", [reads, w.op("MatMul", [gains(s), cross])]);

@@ -56,7 +56,7 @@ describe("scores", () => {
     const ids = [...prompt, ...tokenizer.encode(text)];
     for (const edits of [[], [edit()]]) {
       const program = compilePoint([{ method: "SIMPLE_ADDITIVE", strength: 6, direction }], 48);
-      session.setEdits(0, new Map(edits.length === 0 ? [] : [[2, program]]));
+      session.edits.set(0, new Map(edits.length === 0 ? [] : [[2, program]]));
       const step = await session.prefill(
         0,
         ids,

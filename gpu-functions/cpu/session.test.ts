@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { compilePoint, type ResolvedEdit } from "../../shared/steering.ts";
+import { applyEdits, compilePoint, type ResolvedEdit } from "../../shared/steering.ts";
+import type { Edits } from "./edit-slots.ts";
 import { type Case, FIXTURES, Fixture, type Forward } from "./fixture.ts";
 import { predict } from "./sampler.ts";
-import { CHUNK, type DecoderSession, type Edits, type Step } from "./session.ts";
+import { CHUNK, type DecoderSession, type Step } from "./session.ts";
 
 const STORAGES = FIXTURES.flatMap((name) => (["float32", "q8"] as const).map((storage) => [name, storage] as const));
 
@@ -25,7 +26,7 @@ describe.each(STORAGES)("exactness of %s in %s", (name, storage) => {
   const at = (boundary: number, edit: Partial<ResolvedEdit>): Edits =>
     new Map([[boundary, compilePoint([{ method: "SIMPLE_ADDITIVE", strength: 3, direction, ...edit }], width)]]);
   async function run(edits: Edits, slot = 0, ids: readonly number[] = test.ids): Promise<{ logits: Float32Array; resid: Float32Array[] }> {
-    session.setEdits(slot, edits);
+    session.edits.set(slot, edits);
     const step = await session.prefill(slot, ids, 0, [ids.length - 1], captures);
     return { logits: step.logits(0).slice(), resid: captures.map((b) => step.captured(b).slice()) };
   }
@@ -36,14 +37,14 @@ describe.each(STORAGES)("exactness of %s in %s", (name, storage) => {
       for (let b = 1; b <= layers; b++) {
         const residual = (await run(new Map())).resid[b];
         const whole = await run(at(b, edit), 1);
-        session.setEdits(2, at(b, edit));
-        session.moveCache(0, 2, ids.length, 0, b);
+        session.edits.set(2, at(b, edit));
+        session.cache.move(0, 2, ids.length, 0, b);
         const step = await session.prefillFrom(b, residual as Float32Array, 2, ids, 0, [ids.length - 1]);
         expect(step.logits(0)).toEqual(whole.logits);
         // Its cache is whole: the next token is the same too.
-        session.setEdits(0, at(b, edit));
+        session.edits.set(0, at(b, edit));
         const next = async (slot: number) => {
-          session.moveCache(slot, 0, ids.length);
+          session.cache.move(slot, 0, ids.length);
           return (await session.decode([3], [ids.length])).logits(0).slice();
         };
         const wanted = await next(1);
@@ -115,6 +116,28 @@ describe.each(STORAGES)("exactness of %s in %s", (name, storage) => {
     after.forEach((value, i) => expect(value).toBe(Math.fround((before[i] as number) + Math.fround(3 * (direction[i % width] as number)))));
   });
 
+  it("clamped latents, active or not, between other edits give what the definition gives", async () => {
+    const before = (await run(new Map())).resid[2] as Float32Array;
+    const residual = (t: number) => before.subarray(t * width, (t + 1) * width);
+    const read = fixture.direction(1);
+    const reads = test.ids.map((_, t) => residual(t).reduce((sum, x, d) => sum + x * (read[d] as number), 0)).sort((a, b) => a - b);
+    // Halfway between two tokens' reads: the latent is active at some positions only, and no rounding can move one over the edge.
+    const edge = ((reads[5] as number) + (reads[6] as number)) / 2;
+    const list: ResolvedEdit[] = [
+      { method: "LATENT_CLAMP", strength: 1.5, direction, latent: { read, zero: edge - 0.3, edge } },
+      { method: "SIMPLE_ADDITIVE", strength: 2, direction },
+      { method: "LATENT_CLAMP", strength: 0, direction: fixture.direction(2), latent: { read, zero: -20, edge: -20 } },
+      { method: "PROJECTION_CAP", strength: 0.2, direction: fixture.direction(3) },
+    ];
+    const after = (await run(new Map([[2, compilePoint(list, width)]]))).resid[2] as Float32Array;
+    const active = test.ids.filter((_, t) => {
+      const wanted = applyEdits(residual(t), list);
+      for (let d = 0; d < width; d++) expect(Math.abs((after[t * width + d] as number) - (wanted[d] as number))).toBeLessThan(1e-4);
+      return residual(t).reduce((sum, x, d) => sum + x * (read[d] as number), 0) > edge;
+    });
+    expect(active.length).toBe(test.ids.length - 6);
+  });
+
   it("chunks of any length give the same bits as one call", async () => {
     const long = fixture.cases.findLast(({ ids }) => ids.length > CHUNK) as Case;
     const whole = await fixture.forward(long.ids, fixture.rowEdits(long), long.prompt);
@@ -144,15 +167,15 @@ describe.each(STORAGES)("exactness of %s in %s", (name, storage) => {
   it("moved and swapped caches decode to the same bits", async () => {
     await run(at(1, {}), 0);
     const decode = async (slot: number, first: number) => {
-      session.setEdits(slot, at(1, {}));
+      session.edits.set(slot, at(1, {}));
       const step = await session.prefill(slot, [first], test.ids.length, [0]);
       return step.logits(0).slice();
     };
     const wanted = await decode(0, 9);
-    session.moveCache(0, 3, test.ids.length);
+    session.cache.move(0, 3, test.ids.length);
     expect(await decode(3, 9)).toEqual(wanted);
     await run(new Map(), 2, [...test.ids].reverse());
-    session.swapCache(3, 2, test.ids.length);
+    session.cache.swap(3, 2, test.ids.length);
     expect(await decode(2, 9)).toEqual(wanted);
   });
 });
