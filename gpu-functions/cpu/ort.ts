@@ -22,6 +22,7 @@ interface Api {
   readonly version: string;
   readonly environment: Pointer;
   readonly memoryInfo: Pointer;
+  readonly allocator: Pointer;
   readonly call: Readonly<Record<keyof typeof FUNCTIONS, AsyncNative>>;
   /** koffi unloads a library whose object is collected, and functions taken from its table do not keep it alive. */
   readonly library: unknown;
@@ -46,6 +47,9 @@ const FUNCTIONS = {
     "void* info, void* data, size_t bytes, void* shape, size_t rank, int type, _Out_ void** out",
   ],
   CreateCpuMemoryInfo: [69, "void*", "int allocator, int type, _Out_ void** out"],
+  AllocatorAlloc: [75, "void*", "void* allocator, size_t bytes, _Out_ void** out"],
+  AllocatorFree: [76, "void*", "void* allocator, void* memory"],
+  GetAllocatorWithDefaultOptions: [78, "void*", "_Out_ void** out"],
   ReleaseStatus: [93, "void", "void* status"],
   ReleaseSession: [95, "void", "void* session"],
   ReleaseValue: [96, "void", "void* value"],
@@ -88,11 +92,11 @@ function api(): Api {
       koffi.decode(entries[index], koffi.proto(`${result} Ort${name}(${args})`)) as AsyncNative,
     ]),
   ) as Api["call"];
-  const partial = { version, library, call, environment: 0n, memoryInfo: 0n };
+  const partial = { version, library, call, environment: 0n, memoryInfo: 0n, allocator: 0n };
   loaded = partial;
   const environment = make("CreateEnv", LOG_FATAL, "tiller");
   const memoryInfo = make("CreateCpuMemoryInfo", 0, 0);
-  loaded = { ...partial, environment, memoryInfo };
+  loaded = { ...partial, environment, memoryInfo, allocator: make("GetAllocatorWithDefaultOptions") };
   return loaded;
 }
 
@@ -117,15 +121,15 @@ export const ortVersion = (): string => api().version;
 export class NativeMemory {
   readonly pointer: Pointer;
   readonly bytes: number;
-  private readonly base: unknown;
+  private readonly base: Pointer;
   private readonly buffer: ArrayBuffer;
 
   /** @param zeroed false leaves what is there, and with it pages that the system has not given yet. */
   constructor(bytes: number, zeroed = true) {
     this.bytes = Math.max(ALIGNMENT, Math.ceil(bytes / ALIGNMENT) * ALIGNMENT);
-    this.base = koffi.alloc("uint8_t", this.bytes + ALIGNMENT);
-    const address = BigInt(koffi.address(this.base));
-    this.pointer = (address + BigInt(ALIGNMENT - 1)) & ~BigInt(ALIGNMENT - 1);
+    // Not koffi's own: that ends at 2 GiB, which the token table of a large model exceeds.
+    this.base = make("AllocatorAlloc", api().allocator, this.bytes + ALIGNMENT);
+    this.pointer = (this.base + BigInt(ALIGNMENT - 1)) & ~BigInt(ALIGNMENT - 1);
     this.buffer = koffi.view(this.pointer, this.bytes);
     if (zeroed) new Uint8Array(this.buffer).fill(0);
   }
@@ -143,7 +147,7 @@ export class NativeMemory {
   }
 
   free(): void {
-    koffi.free(this.base);
+    check(api().call.AllocatorFree(api().allocator, this.base));
   }
 }
 
