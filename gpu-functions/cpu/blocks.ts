@@ -14,12 +14,12 @@
 //   stats [B, T, (L + 1) (R + 2)]: per boundary the R reads, ||h||^2 before the edits, ||delta||^2 that was added.
 import { LIMITS } from "../../shared/protocol.ts";
 import { DataType, GraphWriter } from "./onnx.ts";
-import { BLOCK, blockShape, type Layout } from "./quantise.ts";
+import { BLOCK, blockShape, type Layout, ZERO } from "./quantise.ts";
 
 /** `plain`: no hooks at all (a baseline for benchmarks). `affine`: h + add + (h U) W. `ordered`: scalar functions in order too. */
 export type Variant = "plain" | "affine" | "ordered";
 
-/** How matrices that are multiplied are held: as float32, or as 8-bit blocks of 32 (quantise.ts). Everything else is float32. */
+/** How matrices and the token table are held: as float32, or as 8-bit blocks of 32 (quantise.ts). Everything else is float32. */
 export type Storage = "float32" | "q8";
 
 /** Edit slots per boundary. A constant: with a varying rank a row's sums could depend on what else is in the batch. */
@@ -42,7 +42,7 @@ export interface Weight {
   readonly blocks?: Layout;
 }
 
-/** Initializers of a weight held as blocks: uint8 [outputs, blocks, 32] and float32 [outputs * blocks]. */
+/** Initializers of a weight held as blocks: uint8 [outputs, blocks, 32] and float32 [outputs, blocks]. */
 export const blockNames = (weight: string): readonly [blocks: string, scales: string] => [`${weight}.blocks`, `${weight}.scales`];
 
 /** What the engine must know of a model's shape, whatever its family. */
@@ -115,9 +115,23 @@ export class DecoderGraph {
     return name;
   }
 
-  /** Rows of a table: [.., D]. */
+  /** Rows of a table in float32: [.., D]. */
   lookup(table: string, rows: number, ids: string): string {
     return this.writer.op("Gather", [this.weight(table, [rows, this.shape.width]), ids]);
+  }
+
+  /** The input tokens' rows of the embedding [B, T, D]; held as blocks, they are the ones the output's product uses where it is tied. */
+  embed(table: string): string {
+    const { vocab, width } = this.shape;
+    if (this.storage !== "q8") return this.lookup(table, vocab, "input_ids");
+    const w = this.writer;
+    const [blocks, scales] = this.blockWeight(table, [vocab, width], "rows");
+    const { perOutput } = blockShape([vocab, width], "rows");
+    const centred = w.op("Sub", [w.op("Cast", [w.op("Gather", [blocks, "input_ids"])], { to: DataType.FLOAT }), w.float32(ZERO)]);
+    const scale = w.op("Reshape", [w.op("Gather", [scales, "input_ids"]), w.int64([0, 0, perOutput, 1])]);
+    const values = w.op("Reshape", [w.op("Mul", [centred, scale]), w.int64([0, 0, perOutput * BLOCK])]);
+    if (perOutput * BLOCK === width) return values;
+    return w.op("Slice", [values, w.int64([0]), w.int64([width]), w.int64([2])]);
   }
 
   layerNorm(x: string, prefix: string, epsilon: number): string {
@@ -170,17 +184,23 @@ export class DecoderGraph {
     return bias ? this.writer.op("Add", [y, added]) : y;
   }
 
-  /** x times the checkpoint's matrix held as 8-bit blocks, plus `bias` unless its name is empty. */
-  private blockProduct(x: string, tensor: string, dims: readonly number[], layout: Layout, bias: string): string {
-    // Not the tensor's own name: a tied table is also looked up, as float32.
+  /** The initializers of the checkpoint's matrix as blocks. */
+  private blockWeight(tensor: string, dims: readonly number[], layout: Layout): readonly [blocks: string, scales: string] {
     const name = `${tensor}.q8`;
-    const { outputs, inputs, perOutput } = blockShape(dims, layout);
-    const [blocks, scales] = blockNames(name);
+    const { outputs, perOutput } = blockShape(dims, layout);
+    const names = blockNames(name);
     if (!this.weights.has(name)) {
       this.weights.set(name, { dims, tensor, blocks: layout });
-      this.writer.external(blocks, [outputs, perOutput, BLOCK], this.weightsFile, DataType.UINT8);
-      this.writer.external(scales, [outputs * perOutput], this.weightsFile);
+      this.writer.external(names[0], [outputs, perOutput, BLOCK], this.weightsFile, DataType.UINT8);
+      this.writer.external(names[1], [outputs, perOutput], this.weightsFile);
     }
+    return names;
+  }
+
+  /** x times the checkpoint's matrix held as 8-bit blocks, plus `bias` unless its name is empty. */
+  private blockProduct(x: string, tensor: string, dims: readonly number[], layout: Layout, bias: string): string {
+    const [blocks, scales] = this.blockWeight(tensor, dims, layout);
+    const { outputs, inputs } = blockShape(dims, layout);
     // accuracy_level 4: activations become int8 in the same blocks; every other level is tens of times slower.
     return this.writer.contrib("MatMulNBits", bias === "" ? [x, blocks, scales] : [x, blocks, scales, "", "", bias], {
       K: inputs,

@@ -34,7 +34,7 @@ function load(json: unknown, tensors: ReadonlySet<string>, weightsFile: string):
     const graph = new DecoderGraph(shape, variant, weightsFile, storage, from);
     const w = graph.writer;
     let x = graph.begin(() => {
-      const tokens = graph.lookup(`${root}wte.weight`, shape.vocab, "input_ids");
+      const tokens = graph.embed(`${root}wte.weight`);
       return w.op("Add", [tokens, graph.lookup(`${root}wpe.weight`, shape.context, "positions")]);
     });
     for (let layer = graph.from; layer < layers; layer++) {

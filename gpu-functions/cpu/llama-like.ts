@@ -108,7 +108,7 @@ function wire(wiring: Wiring, root: string): Uint8Array {
   const w = graph.writer;
   const norm = (x: string, name: string) => graph.rmsNorm(x, gain(wiring, name, shape.width), config.rms_norm_eps);
   let x = graph.begin(() => {
-    const embedded = graph.lookup(`${root}embed_tokens.weight`, shape.vocab, "input_ids");
+    const embedded = graph.embed(`${root}embed_tokens.weight`);
     return traits.embeddingScale === undefined ? embedded : w.op("Mul", [embedded, w.float32(traits.embeddingScale)]);
   });
   for (let layer = graph.from; layer < shape.layers; layer++) {

@@ -6,7 +6,8 @@
 // s0 / 2, the bound of plain rounding. 128 is the zero point that MatMulNBits assumes when it is given none.
 
 export const BLOCK = 32;
-const ZERO = 128;
+/** The byte that stands for 0. */
+export const ZERO = 128;
 const LARGEST = 127;
 
 /** How a matrix lies in the checkpoint: "rows" [outputs, inputs] as torch's Linear, "columns" [inputs, outputs] as Conv1D. */

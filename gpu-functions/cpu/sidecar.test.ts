@@ -145,6 +145,12 @@ describe("a model held in 8 bits", () => {
     }
   });
 
+  it("leaves no table or matrix in float32", () => {
+    const { model } = openDirectory(directory);
+    const large = [...model.build("affine", "q8").weights].filter(([, { dims, blocks }]) => dims.length > 1 && blocks === undefined);
+    expect(large.map(([name]) => name)).toEqual(["transformer.wpe.weight"]);
+  });
+
   it("is what a model above 200 million parameters is unless something else is asked for", () => {
     expect([124e6, 200e6, 201e6, 2.6e9].map((parameters) => chooseStorage(parameters, "auto"))).toEqual(["float32", "float32", "q8", "q8"]);
     expect(chooseStorage(2.6e9, "none")).toBe("float32");
@@ -157,7 +163,7 @@ describe("the cost of 8-bit weights", () => {
     const copy = path.join(root, "tiller-tales");
     cpSync(path.join(fixtures, "..", "bundled", "tiller-tales"), copy, { recursive: true });
     const kl = await measureKl(copy);
-    // Measured: mean 3.8e-4, maximum 2.2e-3, the same token expected after 97.7%.
+    // Measured: mean 4.0e-4, maximum 1.9e-3, the same token expected after 96.3%.
     expect(kl.tokens).toBeGreaterThan(200);
     expect(kl.mean).toBeGreaterThan(0);
     expect(kl.mean).toBeLessThan(1e-3);

@@ -43,7 +43,7 @@ export class Weights {
     const [blocks, scales] = [this.memory((count * BLOCK) / 4), this.memory(count)];
     this.blocks?.read(name, weight, blocks.uint8().subarray(0, count * BLOCK), scales.float32().subarray(0, count));
     this.tensors.set(blockName, new Tensor(blocks, 0, [outputs, perOutput, BLOCK], DataType.UINT8));
-    this.tensors.set(scaleName, new Tensor(scales, 0, [count], DataType.FLOAT));
+    this.tensors.set(scaleName, new Tensor(scales, 0, [outputs, perOutput], DataType.FLOAT));
   }
 
   private memory(elements: number): NativeMemory {

@@ -149,12 +149,14 @@ function workOf({ shape, build }: FamilyModel, storage: Storage, tokens: number)
   const { layers, heads, headDim, vocab, width } = shape;
   let stepBytes = 0;
   let matrices = 0;
+  let counted = false;
   for (const { dims, tensor, blocks } of build("plain", storage).weights.values()) {
     if (tensor === undefined || dims.length < 2) continue;
     const size = dims.reduce((a, b) => a * b, 1);
     const tabled = dims[0] === vocab && dims[1] === width;
-    // Of a table that is only looked up, a step reads one row.
-    if (blocks === undefined && (storage === "q8" || tensor.endsWith("wpe.weight"))) continue;
+    // Of a table that is only looked up, a step reads one row: of positions, and of tokens where the output has a table of its own.
+    if (tensor.endsWith("wpe.weight") || (tabled && counted)) continue;
+    counted ||= tabled;
     stepBytes += blocks === undefined ? 4 * size : blockBytes(blockShape(dims, blocks));
     if (!tabled) matrices += size;
   }
