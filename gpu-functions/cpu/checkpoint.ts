@@ -3,7 +3,7 @@ import { existsSync, readFileSync, statSync } from "node:fs";
 import path from "node:path";
 import { z } from "zod";
 import type { Weight } from "./blocks.ts";
-import { openSafetensors, READABLE, readRows, readTensor, type SafetensorsFile, type TensorInfo } from "./safetensors.ts";
+import { openSafetensors, READABLE, readRows, readTensor, type TensorFile, type TensorInfo } from "./safetensors.ts";
 
 const SINGLE = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
@@ -18,10 +18,10 @@ export class Checkpoint {
   /** Name of a file in the checkpoint's directory that holds tensors. */
   readonly firstFile: string;
   readonly tensors: ReadonlyMap<string, TensorInfo>;
-  private readonly files: ReadonlyMap<string, SafetensorsFile>;
+  private readonly files: ReadonlyMap<string, TensorFile>;
 
   /** @param files by tensor name. */
-  constructor(listing: string, files: ReadonlyMap<string, SafetensorsFile>) {
+  constructor(listing: string, files: ReadonlyMap<string, TensorFile>) {
     this.path = listing;
     this.files = files;
     this.tensors = new Map([...files].map(([name, file]) => [name, file.tensors.get(name) as TensorInfo]));
@@ -59,7 +59,7 @@ export class Checkpoint {
     return readRows(this.fileOf(name), name, start, count);
   }
 
-  private fileOf(name: string): SafetensorsFile {
+  private fileOf(name: string): TensorFile {
     const file = this.files.get(name);
     if (file === undefined) throw new Error(`${this.path} has no tensor '${name}'`);
     return file;
@@ -105,10 +105,10 @@ export function openCheckpoint(directory: string): Checkpoint {
   if (!parsed.success) throw new Error(`${index}: ${z.prettifyError(parsed.error)}`);
   const placed = Object.entries(parsed.data.weight_map);
   const shards = new Map([...new Set(placed.map(([, shard]) => shard))].map((name) => [name, openSafetensors(path.join(directory, name))]));
-  const files = new Map<string, SafetensorsFile>();
+  const files = new Map<string, TensorFile>();
   const absent: string[] = [];
   for (const [name, shard] of placed) {
-    const file = shards.get(shard) as SafetensorsFile;
+    const file = shards.get(shard) as TensorFile;
     if (file.tensors.has(name)) files.set(name, file);
     else absent.push(`'${name}' is not in ${shard}`);
   }

@@ -3,11 +3,12 @@
 import { boundaryOf, formatPoint, parsePoint } from "../../shared/address.ts";
 import { decodeFloat32 } from "../../shared/base64.ts";
 import { TillerError } from "../../shared/errors.ts";
-import { type Edit, type FeatureRef, type Positions, type Receipt, type Schedule, shareAt } from "../../shared/protocol.ts";
+import { type Edit, type Positions, type Receipt, type Schedule, shareAt } from "../../shared/protocol.ts";
 import { compilePoint, editDeltas, isNeutral, type PointProgram, type ResolvedEdit } from "../../shared/steering.ts";
 import type { Shape } from "./blocks.ts";
 import type { Edits } from "./edit-slots.ts";
 import type { Measured } from "./session.ts";
+import type { SourceStore } from "./sources.ts";
 
 /** An edit with its numbers, its boundary and its positions. */
 export interface PlacedEdit extends ResolvedEdit {
@@ -26,16 +27,17 @@ interface Active {
   readonly share: number;
 }
 
-/** Reads the direction of a feature: float32 [width] and its point; throws `feature_not_found`. */
-export type FindDirection = (feature: FeatureRef) => Promise<{ readonly direction: Float32Array; readonly point: string }>;
+/** Where features are looked up, whatever model they belong to; throws `feature_not_found` (sources.ts). */
+export type Features = Pick<SourceStore, "direction" | "latent">;
 
 /**
  * Looks up an edit's direction and checks everything that can be checked before work starts. An edit at all layers becomes one for
  * every boundary.
  * @throws TillerError naming what is wrong and what is allowed.
  */
-export async function placeEdit(edit: Edit, index: number, shape: Shape, find: FindDirection): Promise<PlacedEdit[]> {
-  const found = edit.feature === undefined ? inlineDirection(edit, shape.width) : await find(edit.feature);
+export function placeEdit(edit: Edit, index: number, shape: Shape, features: Features): PlacedEdit[] {
+  const found = edit.feature === undefined ? inlineDirection(edit, shape.width) : features.direction(edit.feature);
+  const latent = edit.method === "LATENT_CLAMP" && edit.feature !== undefined ? features.latent(edit.feature).latent : undefined;
   if (edit.point !== undefined && edit.feature !== undefined && edit.point !== found.point) {
     throw new TillerError(
       "invalid_request",
@@ -54,7 +56,7 @@ export async function placeEdit(edit: Edit, index: number, shape: Shape, find: F
     throw new TillerError("invalid_request", "The direction is zero: there is nothing to steer along.");
   const { method, strength, min, max, positions, schedule } = edit;
   const at = (boundary: number, point: string): PlacedEdit => ({
-    ...{ method, strength, min, max, positions, schedule, direction },
+    ...{ method, strength, min, max, positions, schedule, direction, latent },
     ...{ boundary, point, index },
   });
   if (edit.layers === "all")
@@ -204,12 +206,14 @@ export class RowEdits {
   requireEffect(name: string): void {
     const meant = this.edits.flatMap((edit, i) => (isNeutral(edit) ? [] : [i]));
     if (meant.length === 0 || meant.some((i) => (this.tallies[i] as Tally).changed > 0)) return;
-    const reached = meant.some((i) => (this.tallies[i] as Tally).positions > 0);
-    throw new TillerError(
-      "steering_not_applied",
-      reached
-        ? `The edits of row '${name}' changed nothing: no position's projection went past the bound, or the strength is too small to change a float32. Use a tighter bound or a larger strength.`
-        : `The edits of row '${name}' met no position: their positions lie outside the prompt and the generated text.`,
-    );
+    throw new TillerError("steering_not_applied", `The edits of row '${name}' ${this.whyNothing(meant)}`);
+  }
+
+  private whyNothing(meant: readonly number[]): string {
+    if (!meant.some((i) => (this.tallies[i] as Tally).positions > 0))
+      return "met no position: their positions lie outside the prompt and the generated text.";
+    if (meant.every((i) => this.edit(i).method === "LATENT_CLAMP"))
+      return "changed nothing: the latents already had the activations they are clamped to, as one that is never active has 0. Clamp to another value.";
+    return "changed nothing: no position's projection went past the bound, or the strength is too small to change a float32. Use a tighter bound or a larger strength.";
   }
 }

@@ -62,7 +62,7 @@ export async function loadEngine(options: EngineOptions): Promise<Engine> {
     models: (): ModelInfo[] => pool.infos(),
     async *generate(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent> {
       // Planned first: a request that is refused loads nothing.
-      const generation = await planGeneration(pool.known(request.model), request, (id) => pool.known(id));
+      const generation = planGeneration(pool.known(request.model), request, (id) => pool.known(id));
       const { model, release } = await pool.acquire(request.model);
       try {
         yield* model.scheduler.run(generation, signal, request.deadline_ms);
@@ -71,7 +71,7 @@ export async function loadEngine(options: EngineOptions): Promise<Engine> {
       }
     },
     async score(request: ScoreRequest, signal: AbortSignal): Promise<ScoreResult> {
-      const texts = await planScore(pool.known(request.model), request, (id) => pool.known(id));
+      const texts = planScore(pool.known(request.model), request, (id) => pool.known(id));
       const { model, release } = await pool.acquire(request.model);
       try {
         return { items: await Promise.all(texts.map((text) => scoreText(model, text, request, signal))) };

@@ -130,11 +130,7 @@ function promptIds({ tokenizer, chat }: KnownModel, { prompt, messages }: Genera
  * Turns a request into a generation, with everything checked that can be checked before work starts.
  * @throws TillerError naming what is wrong and what is allowed.
  */
-export async function planGeneration(
-  model: KnownModel,
-  request: GenerateRequest,
-  modelOf: (id: string) => KnownModel,
-): Promise<Generation> {
+export function planGeneration(model: KnownModel, request: GenerateRequest, modelOf: (id: string) => KnownModel): Generation {
   const prompt = promptIds(model, request);
   const { context } = model.info;
   const room = context - prompt.length;
@@ -158,7 +154,7 @@ export async function planGeneration(
   }
   const rows = [];
   for (const { name, edits } of request.rows) {
-    rows.push({ name, edits: await planEdits(model, edits, prompt, request.steer_special_tokens, modelOf) });
+    rows.push({ name, edits: planEdits(model, edits, prompt, request.steer_special_tokens, modelOf) });
   }
   return new Generation(request, rows, prompt, model.tokenizer);
 }
@@ -168,16 +164,18 @@ export async function planGeneration(
  * @param prompt tokens of the prompt: positions count from its first.
  * @throws TillerError naming what is wrong and what is allowed.
  */
-export async function planEdits(
+export function planEdits(
   model: KnownModel,
   edits: readonly Edit[],
   prompt: readonly number[],
   steerSpecialTokens: boolean,
   modelOf: (id: string) => KnownModel,
-): Promise<RowEdits> {
+): RowEdits {
   const untouched = new Set(steerSpecialTokens ? [] : prompt.flatMap((id, i) => (model.tokenizer.specialIds.has(id) ? [i] : [])));
-  const find = async (feature: FeatureRef) => modelOf(feature.model).sources.direction(feature);
-  const placed = [];
-  for (const [index, edit] of edits.entries()) placed.push(...(await placeEdit(edit, index, model.shape, find)));
+  const features = {
+    direction: (feature: FeatureRef) => modelOf(feature.model).sources.direction(feature),
+    latent: (feature: FeatureRef) => modelOf(feature.model).sources.latent(feature),
+  };
+  const placed = edits.flatMap((edit, index) => placeEdit(edit, index, model.shape, features));
   return new RowEdits(placed, prompt.length, untouched, model.shape);
 }

@@ -14,11 +14,7 @@ export interface PlannedText {
 }
 
 /** @throws TillerError naming the item and what is allowed. */
-export async function planScore(
-  model: KnownModel,
-  request: ScoreRequest,
-  modelOf: (id: string) => KnownModel,
-): Promise<readonly PlannedText[]> {
+export function planScore(model: KnownModel, request: ScoreRequest, modelOf: (id: string) => KnownModel): readonly PlannedText[] {
   const { context } = model.info;
   const texts: PlannedText[] = [];
   for (const [i, item] of request.items.entries()) {
@@ -33,7 +29,7 @@ export async function planScore(
         `items.${i} is ${prompt.length + text.length} tokens long with its prompt; this model takes at most ${context}. Shorten it.`,
       );
     }
-    texts.push({ prompt, text, edits: await planEdits(model, request.edits, prompt, request.steer_special_tokens, modelOf) });
+    texts.push({ prompt, text, edits: planEdits(model, request.edits, prompt, request.steer_special_tokens, modelOf) });
   }
   return texts;
 }

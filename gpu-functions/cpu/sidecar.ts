@@ -9,7 +9,7 @@ import type { Checkpoint } from "./checkpoint.ts";
 import { openDirectory } from "./directory.ts";
 import type { FamilyModel } from "./family.ts";
 import { BLOCK, blockShape, type Layout, quantisePart } from "./quantise.ts";
-import { encodeHeader, openSafetensors, readBytes, type SafetensorsFile } from "./safetensors.ts";
+import { encodeHeader, openSafetensors, readBytes, type TensorFile } from "./safetensors.ts";
 
 export const SIDECAR = "model.q8.safetensors";
 /** Of the bytes and their meaning; a file of another version is made again. */
@@ -74,7 +74,7 @@ export function computedBlocks(checkpoint: Checkpoint): BlockSource {
   return { origin: "computed", read };
 }
 
-function fromFile(file: SafetensorsFile, origin: "found" | "written"): BlockSource {
+function fromFile(file: TensorFile, origin: "found" | "written"): BlockSource {
   const read = (name: string, _: Weight, blocks: Uint8Array, scales: Float32Array) => {
     const [blockName, scaleName] = blockNames(name);
     readBytes(file, blockName, blocks);
@@ -85,8 +85,8 @@ function fromFile(file: SafetensorsFile, origin: "found" | "written"): BlockSour
 
 type Metadata = Readonly<Record<string, string>>;
 
-function findSidecar(file: string, metadata: Metadata, weights: ReadonlyMap<string, BlockWeight>): SafetensorsFile | undefined {
-  let found: SafetensorsFile;
+function findSidecar(file: string, metadata: Metadata, weights: ReadonlyMap<string, BlockWeight>): TensorFile | undefined {
+  let found: TensorFile;
   try {
     found = openSafetensors(file);
   } catch {

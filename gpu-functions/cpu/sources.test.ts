@@ -94,7 +94,13 @@ describe("sources", () => {
     const dir = path.join(root, "sources", more.id ?? "2-test-res");
     mkdirSync(dir, { recursive: true });
     writeFileSync(path.join(dir, "cfg.json"), JSON.stringify({ ...config, ...more.config }));
-    write(path.join(dir, "sae_weights.safetensors"), { W_dec: more.decoder ?? f32([2, 4], [3, 0, 4, 0, 0, 0, 0, 2]) });
+    write(path.join(dir, "sae_weights.safetensors"), {
+      W_dec: more.decoder ?? f32([2, 4], [3, 0, 4, 0, 0, 0, 0, 2]),
+      W_enc: f32([4, 2], [1, 0, 0, 0, 0, 0, 0, 1]),
+      b_enc: f32([2], [0, 0]),
+      b_dec: f32([4], [0, 0, 0, 0]),
+      threshold: f32([2], [0, 0]),
+    });
     if (more.labels !== undefined) writeFileSync(path.join(dir, "labels.json"), JSON.stringify(more.labels));
     return root;
   }
@@ -113,6 +119,16 @@ describe("sources", () => {
       shape,
     );
     expect(sources.direction(feature).direction).toEqual(Float32Array.from([3, 0, 4, 0]));
+  });
+
+  it("say that named directions have no latents", () => {
+    const sources = openSources(
+      model({ config: { architecture: "directions", hook_name: "blocks.2.hook_resid_pre", metadata: undefined } }),
+      shape,
+    );
+    expect(() => sources.latent(feature)).toThrow(/named directions and no encoder.*PROJECTION_CLAMP/s);
+    expect(() => sources.sae("2-test-res")).toThrow(/\/activations gives projections/);
+    expect(() => sources.sae("2-none")).toThrow(/no source '2-none'/);
   });
 
   it("list their labels in order", () => {

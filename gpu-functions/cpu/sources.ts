@@ -1,21 +1,22 @@
-// The directions a model directory brings: `sources/<source id>/` with cfg.json and sae_weights.safetensors (SAELens layout) and
-// labels.json. Only the decoder rows that are asked for are read.
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+// The directions a model directory brings: `sources/<source id>/` with an autoencoder (sae-formats.ts) or named directions, and labels.
+import { existsSync, readdirSync } from "node:fs";
 import path from "node:path";
 import { z } from "zod";
-import { boundaryOf, formatPoint, type Point, parsePoint, parseSource } from "../../shared/address.ts";
+import { formatPoint, type Point, parseSource } from "../../shared/address.ts";
 import { TillerError } from "../../shared/errors.ts";
 import type { FeatureRef, SourceInfo } from "../../shared/protocol.ts";
+import type { Latent } from "../../shared/steering.ts";
 import type { Shape } from "./blocks.ts";
-import { openSafetensors, READABLE, readRows, type SafetensorsFile } from "./safetensors.ts";
+import { decoderRow, latentOf, latentVector, type Sae } from "./sae.ts";
+import { openSae, parseFile, pointOf, Tensors } from "./sae-formats.ts";
+import { openSafetensors } from "./safetensors.ts";
 
-/** SAELens keeps hook_name at the top level up to version 5 and under metadata from 6 on. `directions`: decoder rows alone. */
-const Config = z.object({
-  architecture: z.enum(["standard", "gated", "jumprelu", "topk", "directions"]).default("standard"),
+/** Named directions without an encoder: rows of W_dec, in the layout of SAELens. */
+const Directions = z.object({
+  architecture: z.literal("directions"),
   d_in: z.int().positive(),
   d_sae: z.int().positive(),
-  hook_name: z.string().optional(),
-  metadata: z.object({ hook_name: z.string().optional() }).optional(),
+  hook_name: z.string(),
 });
 
 const Labels = z.object({ labels: z.record(z.string().regex(/^\d+$/), z.object({ label: z.string(), strength: z.number().optional() })) });
@@ -25,19 +26,36 @@ const CACHED_ROWS = 256;
 
 interface Source {
   readonly info: SourceInfo;
-  readonly file: SafetensorsFile;
+  readonly point: Point;
+  /** Undefined for named directions. */
+  readonly sae: Sae | undefined;
+  /** The row as it steers, and what activations are multiplied by. */
+  readonly row: (index: number) => { direction: Float32Array; norm: number };
   /** Least recently used first. */
-  readonly rows: Map<number, Float32Array>;
+  readonly rows: Map<number, { readonly direction: Float32Array; readonly norm: number }>;
+}
+
+/** A feature that was found. */
+export interface Feature {
+  /** float32 [width], finite and not zero. */
+  readonly direction: Float32Array;
+  readonly point: string;
 }
 
 export interface SourceStore {
   info(): SourceInfo[];
   /**
-   * The direction of a feature, float32 [width], and its point.
-   * An SAE's decoder row is brought to length one (Neuronpedia folds W_dec's norms); a named direction is used as it is.
+   * An autoencoder's decoder row is brought to length one (Neuronpedia folds W_dec's norms); a named direction is used as it is.
    * @throws TillerError `feature_not_found` naming what there is; `invalid_request` when the row is zero or not finite.
    */
-  direction(feature: FeatureRef): { readonly direction: Float32Array; readonly point: string };
+  direction(feature: FeatureRef): Feature;
+  /**
+   * The feature as a latent whose activation is a function of one projection.
+   * @throws TillerError as `direction`; `invalid_request` when it is no latent, or not one of that kind.
+   */
+  latent(feature: FeatureRef): Feature & { readonly latent: Latent };
+  /** @throws TillerError `feature_not_found`, or `invalid_request` for named directions, which have no encoder. */
+  sae(source: string): Sae;
 }
 
 /**
@@ -53,101 +71,93 @@ export function openSources(directory: string, shape: Shape): SourceStore {
         .sort()
     : [];
   const sources = new Map(ids.map((id) => [id, openSource(path.join(root, id), id, shape)]));
+  const find = (id: string): Source => {
+    const source = sources.get(id);
+    if (source !== undefined) return source;
+    const known = [...sources.keys()].join(", ");
+    throw new TillerError(
+      "feature_not_found",
+      `Model '${path.basename(path.resolve(directory))}' has no source '${id}'. Its sources are: ${known || "none"}.`,
+    );
+  };
+  const autoencoder = (source: Source, wanted: string): Sae => {
+    if (source.sae !== undefined) return source.sae;
+    throw new TillerError("invalid_request", `Source '${source.info.id}' has named directions and no encoder, so that ${wanted}.`);
+  };
+  const direction = ({ source, index }: FeatureRef): Feature => {
+    const found = find(source);
+    return { direction: rowOf(found, index).direction, point: found.info.point };
+  };
   return {
     info: () => [...sources.values()].map((source) => source.info),
-    direction(feature) {
-      const source = sources.get(feature.source);
-      if (source === undefined) {
-        const known = [...sources.keys()].join(", ");
-        throw new TillerError(
-          "feature_not_found",
-          `Model '${feature.model}' has no source '${feature.source}'. Its sources are: ${known || "none"}.`,
-        );
-      }
-      const { info } = source;
-      if (feature.index >= info.width) {
-        throw new TillerError(
-          "feature_not_found",
-          `Source '${info.id}' has no feature ${feature.index}; its features are 0 to ${info.width - 1}.`,
-        );
-      }
-      return { direction: rowOf(source, feature.index), point: info.point };
+    direction,
+    latent(feature) {
+      const source = find(feature.source);
+      const sae = autoencoder(source, "there is no activation to clamp: PROJECTION_CLAMP bounds the projection on a direction");
+      const { norm } = rowOf(source, feature.index);
+      return { ...direction(feature), latent: latentOf(sae, feature.index, norm) };
     },
+    sae: (id) => autoencoder(find(id), "it has no latents that could be active; /activations gives projections on its directions"),
   };
 }
 
-function rowOf(source: Source, index: number): Float32Array {
-  const cached = source.rows.get(index);
-  if (cached !== undefined) {
-    source.rows.delete(index);
-    source.rows.set(index, cached);
-    return cached;
+function rowOf(source: Source, index: number): { readonly direction: Float32Array; readonly norm: number } {
+  const { info } = source;
+  if (index >= info.width) {
+    throw new TillerError("feature_not_found", `Source '${info.id}' has no feature ${index}; its features are 0 to ${info.width - 1}.`);
   }
-  const row = readRows(source.file, "W_dec", index, 1);
-  const length = Math.hypot(...row);
-  if (!(length > 0 && Number.isFinite(length))) {
+  const row = source.rows.get(index) ?? source.row(index);
+  if (!row.direction.every(Number.isFinite) || row.direction.every((value) => value === 0)) {
     throw new TillerError(
       "invalid_request",
-      `Feature ${index} of source '${source.info.id}' cannot steer: its decoder row is zero or not finite. Choose another feature.`,
+      `Feature ${index} of source '${info.id}' cannot steer: its decoder row is zero or not finite. Choose another feature.`,
     );
   }
-  if (source.info.architecture !== "directions") {
-    for (let d = 0; d < row.length; d++) row[d] = (row[d] as number) / length;
-  }
+  source.rows.delete(index);
   source.rows.set(index, row);
   if (source.rows.size > CACHED_ROWS) source.rows.delete(source.rows.keys().next().value as number);
   return row;
 }
 
 function openSource(directory: string, id: string, shape: Shape): Source {
-  const configFile = path.join(directory, "cfg.json");
-  const fail = (reason: string): never => {
-    throw new Error(`${configFile}: ${reason}`);
-  };
   const address = parseSource(id);
   if (address === undefined) throw new Error(`${directory}: a source is called {layer}-{name}, such as 6-res-jb`);
-  const config = parseFile(configFile, Config);
-  const name = config.hook_name ?? config.metadata?.hook_name ?? fail("hook_name is missing");
-  const point = pointOf(name, shape, fail);
-  if (point.layer !== address.layer) fail(`hook_name is ${name}, but the source is called ${id}`);
-  if (config.d_in !== shape.width) fail(`d_in is ${config.d_in}, the model's residual stream has ${shape.width} values`);
-  const file = openSafetensors(path.join(directory, "sae_weights.safetensors"));
-  const decoder = file.tensors.get("W_dec");
-  if (decoder === undefined || decoder.shape.join() !== [config.d_sae, config.d_in].join()) {
-    throw new Error(
-      `${file.path}: W_dec must have shape [${config.d_sae}, ${config.d_in}]; it is ${decoder === undefined ? "missing" : `[${decoder.shape}]`}`,
-    );
-  }
-  if (!READABLE.has(decoder.dtype)) throw new Error(`${file.path}: W_dec is ${decoder.dtype}; F32, F16 and BF16 can be read`);
+  const opened = openDirections(directory, shape) ?? openAutoencoder(directory, address.layer, shape);
+  const { point, width } = opened;
+  if (point.layer !== address.layer) throw new Error(`${directory}: it belongs to ${formatPoint(point)}, but the source is called ${id}`);
   const labelFile = path.join(directory, "labels.json");
   const labels = existsSync(labelFile) ? parseFile(labelFile, Labels).labels : {};
   const labelled = Object.entries(labels)
     .map(([index, { label, strength }]) => ({ index: Number(index), label, ...(strength === undefined ? {} : { strength }) }))
     .sort((a, b) => a.index - b.index);
   for (const { index } of labelled)
-    if (index >= config.d_sae) throw new Error(`${labelFile}: there is no feature ${index}; they are 0 to ${config.d_sae - 1}`);
-  const info = { id, point: formatPoint(point), width: config.d_sae, architecture: config.architecture, labelled_features: labelled };
-  return { info, file, rows: new Map() };
+    if (index >= width) throw new Error(`${labelFile}: there is no feature ${index}; they are 0 to ${width - 1}`);
+  const info = { id, point: formatPoint(point), width, architecture: opened.architecture, labelled_features: labelled };
+  return { info, point, sae: opened.sae, row: opened.row, rows: new Map() };
 }
 
-function pointOf(name: string, shape: Shape, fail: (reason: string) => never): Point {
-  try {
-    const point = parsePoint(name);
-    boundaryOf(point, shape.layers);
-    return point;
-  } catch (cause) {
-    return fail(`hook_name: ${(cause as Error).message}`);
-  }
+type Opened = Pick<Source, "point" | "sae" | "row"> & { readonly width: number; readonly architecture: string };
+
+function openAutoencoder(directory: string, layer: number, shape: Shape): Opened {
+  const sae = openSae(directory, layer, shape);
+  return { point: sae.point, sae, width: sae.latents, architecture: sae.activation.kind, row: (index) => decoderRow(sae, index) };
 }
 
-function parseFile<Schema extends z.ZodType>(file: string, schema: Schema): z.output<Schema> {
-  let value: unknown;
-  try {
-    value = JSON.parse(readFileSync(file, "utf8"));
-  } catch (cause) {
-    throw new Error(`${file} cannot be read as JSON`, { cause });
-  }
-  const parsed = schema.safeParse(value);
-  if (!parsed.success) throw new Error(`${file}: ${z.prettifyError(parsed.error)}`);
-  return parsed.data;
+/** Undefined when the directory does not say that it holds named directions. */
+function openDirections(directory: string, shape: Shape): Opened | undefined {
+  const file = path.join(directory, "cfg.json");
+  if (!existsSync(file) || parseFile(file, z.object({ architecture: z.unknown().optional() })).architecture !== "directions")
+    return undefined;
+  const config = parseFile(file, Directions);
+  const point = pointOf(file, config.hook_name, shape);
+  if (config.d_in !== shape.width)
+    throw new Error(`${file}: d_in is ${config.d_in}, the model's residual stream has ${shape.width} values`);
+  const rows = new Tensors(openSafetensors(path.join(directory, "sae_weights.safetensors"))).matrix(
+    "W_dec",
+    config.d_sae,
+    config.d_in,
+    true,
+  );
+  const row = (index: number) => ({ direction: latentVector(rows, index), norm: 1 });
+  return { point, sae: undefined, width: config.d_sae, architecture: config.architecture, row };
 }
