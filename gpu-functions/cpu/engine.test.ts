@@ -253,6 +253,14 @@ describe("leaving early", () => {
     await untilFree();
   });
 
+  it("a request that was given up before it began stops nobody after it", async () => {
+    await untilFree();
+    const controller = new AbortController();
+    controller.abort();
+    await expect(run(request(), controller.signal)).rejects.toThrow(/without a result/);
+    expect((await run(request({ max_tokens: 3 }))).result.rows).toHaveLength(2);
+  });
+
   it("a full queue is refused with a time to come back", async () => {
     const controller = new AbortController();
     const waiting = Array.from({ length: 80 }, () => run(request({ max_tokens: 100 }), controller.signal).catch((error: unknown) => error));

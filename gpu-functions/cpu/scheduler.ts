@@ -91,6 +91,8 @@ export class Scheduler {
   }
 
   private async loop(): Promise<void> {
+    // Not before `running` is this loop: one that ended at once would be taken for one that runs for ever.
+    await Promise.resolve();
     try {
       for (;;) {
         this.release();
