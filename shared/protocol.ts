@@ -23,8 +23,14 @@ export const LIMITS = {
   topLogprobs: 10,
   deadlineMs: 86_400_000,
   scheduleTokens: 100_000,
-  /** Texts of one /score call. */
+  /** Texts of one call of /score, /latents or /activations. */
   texts: 64,
+  /** Features and vectors of one /activations call. */
+  targets: 64,
+  /** Latents listed for a token. */
+  topLatents: 100,
+  /** Latents listed for a text. */
+  rankedLatents: 1000,
   /** Characters (UTF-16 code units) of a prompt, or of all messages together, on the engine; the edge allows fewer. */
   promptChars: 262_144,
   /** Messages of one conversation. */
@@ -128,7 +134,7 @@ export const Messages = z
   );
 
 /** Whether exactly one of two fields is given. */
-const oneOf = (a: unknown, b: unknown) => (a === undefined) !== (b === undefined);
+export const oneOf = (a: unknown, b: unknown) => (a === undefined) !== (b === undefined);
 
 /** Exactly one of `prompt` (continued as it stands) and `messages`. Positions of edits count the tokens of the rendered prompt. */
 export const GenerateRequest = z
@@ -155,47 +161,6 @@ export const GenerateRequest = z
   })
   .refine(({ prompt, messages }) => oneOf(prompt, messages), "give exactly one of prompt and messages");
 export type GenerateRequest = z.infer<typeof GenerateRequest>;
-
-/** Exactly one of `text` and `messages`; the answer has the tokens that `/generate` would see. */
-export const TokenizeRequest = z
-  .strictObject({
-    model: z.string().min(1).max(128),
-    text: z.string().max(LIMITS.promptChars).optional(),
-    messages: Messages.optional(),
-    /**
-     * Whether BOS is put before the tokens, where the model has one and they do not begin with it. Absent: for `text` yes, for
-     * `messages` no, because a template writes its own. Special tokens written out in the text are read as such either way.
-     */
-    add_special_tokens: z.boolean().optional(),
-  })
-  .refine(({ text, messages }) => oneOf(text, messages), "give exactly one of text and messages");
-export type TokenizeRequest = z.infer<typeof TokenizeRequest>;
-
-/** One token of a text. */
-export const TokenInfo = z.object({
-  id: z.int(),
-  /** The token's own string; bytes that are no whole character show as U+FFFD. */
-  token: z.string(),
-  /**
-   * Half-open range of the text, in UTF-16 code units (what JavaScript's `slice` takes; a character outside the Basic Multilingual
-   * Plane is two). Tokens that share a character's bytes each have the whole character; a token that is no part of the text, as an
-   * added BOS, has start = end.
-   */
-  start: z.int(),
-  end: z.int(),
-  /** Flagged as special in tokenizer.json, or the model's BOS or EOS: what `steer_special_tokens: false` leaves alone. */
-  special: z.boolean(),
-});
-export type TokenInfo = z.infer<typeof TokenInfo>;
-
-export const TokenizeResult = z.object({
-  ids: z.array(z.int()),
-  /** One per id. */
-  tokens: z.array(TokenInfo),
-  /** What the template made of `messages`: the text that start and end refer to. */
-  text: z.string().optional(),
-});
-export type TokenizeResult = z.infer<typeof TokenizeResult>;
 
 export const TopLogprob = z.object({ id: z.int(), token: z.string(), logprob: z.number() });
 
@@ -252,35 +217,6 @@ export const GenerateResult = z.object({
   timing: z.object({ queue_ms: z.number(), prefill_ms: z.number(), decode_ms: z.number() }),
 });
 export type GenerateResult = z.infer<typeof GenerateResult>;
-
-/**
- * Log probabilities of given texts, under the model or under the model with edits. A continuation is tokenized by itself, as
- * generated tokens are; positions of edits count from the first token of the prompt, and the continuation counts as generated.
- */
-export const ScoreRequest = z.strictObject({
-  model: z.string().min(1).max(128),
-  items: z
-    .array(z.strictObject({ prompt: z.string().max(LIMITS.promptChars).default(""), text: z.string().min(1).max(LIMITS.promptChars) }))
-    .min(1)
-    .max(LIMITS.texts),
-  edits: z.array(Edit).max(LIMITS.edits).default([]),
-  steer_special_tokens: z.boolean().default(true),
-  /** How many alternatives `top` lists per token. */
-  logprobs: z.int().min(0).max(LIMITS.topLogprobs).default(0),
-  deadline_ms: z.int().min(1).max(LIMITS.deadlineMs).optional(),
-});
-export type ScoreRequest = z.infer<typeof ScoreRequest>;
-
-export const ScoredText = z.object({
-  /** Tokens of `text`; logprob is ln p given everything before. */
-  tokens: z.array(z.object({ id: z.int(), token: z.string(), logprob: z.number(), top: z.array(TopLogprob) })),
-  /** Sum of the tokens' logprobs, and exp(-mean). */
-  logprob: z.number(),
-  perplexity: z.number(),
-  receipts: z.array(Receipt),
-});
-export const ScoreResult = z.object({ items: z.array(ScoredText) });
-export type ScoreResult = z.infer<typeof ScoreResult>;
 
 export const SourceInfo = z.object({
   id: z.string(),

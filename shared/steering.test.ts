@@ -86,7 +86,11 @@ describe("algebra", () => {
       edit("LATENT_CLAMP", strength, direction, { latent: { read, zero, edge } });
     const s = h.reduce((sum, x, i) => sum + x * (read[i] as number), 0);
     // Active with a = s + 1: the residual moves by (4 - a) along the unit direction only.
-    expectClose(applyEdits(h, [clamp(4, -1, -1)]), h.map((x, i) => x + ((4 - s - 1) * (direction[i] as number)) / 5), 1e-12);
+    expectClose(
+      applyEdits(h, [clamp(4, -1, -1)]),
+      h.map((x, i) => x + ((4 - s - 1) * (direction[i] as number)) / 5),
+      1e-12,
+    );
     expect(applyEdits(h, [clamp(0, 5, 6)])).toEqual(Float64Array.from(h));
     // A decoder row that its own column reads as 1: the latent is at its value after the first clamp.
     const own = { latent: { read: Float32Array.from([0, 0.6, 0, 0.8]), zero: -1, edge: -1 } };

@@ -98,9 +98,9 @@ export const SteerRequest = z
     seed: number({ min: -LIMITS.seed, max: LIMITS.seed, example: 16, description: "Truncated to a whole number." }).transform(Math.trunc),
     strength_multiplier: number({ min: 0, max: LIMITS.strengthMultiplier, example: 1 }),
     stream: optional(flag({ description: "Server-sent events instead of one JSON answer." }), false),
-    steer_method: method("How edits act unless they say otherwise. PROJECTION_CLAMP and ABLATE are not in Neuronpedia.").default(
-      "SIMPLE_ADDITIVE",
-    ),
+    steer_method: method(
+      "How edits act unless they say otherwise. LATENT_CLAMP sets the activation of an SAE's latent to the strength and keeps what the SAE does not explain. It, PROJECTION_CLAMP and ABLATE are not in Neuronpedia.",
+    ).default("SIMPLE_ADDITIVE"),
     steer_special_tokens: optional(
       flag({ description: "false leaves the special tokens of the prompt unedited. Not in Neuronpedia's /api/steer." }),
       true,

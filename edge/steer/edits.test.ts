@@ -43,6 +43,13 @@ describe("a bad body is refused with the field and what is allowed", () => {
     ["min without clamp", { features: [{ ...feature, min: 1 }] }, 400, "invalid_request", /^features\[0\].*PROJECTION_CLAMP/],
     ["clamp without bounds", { steer_method: "PROJECTION_CLAMP" }, 400, "invalid_request", /needs min, max or both/],
     [
+      "a vector as a latent",
+      { features: [], vectors: [{ ...vector, method: "LATENT_CLAMP" }] },
+      400,
+      "invalid_request",
+      /^vectors\[0\].*LATENT_CLAMP acts on a latent of a sparse autoencoder: give a feature/,
+    ],
+    [
       "a narrow vector",
       { vectors: [{ ...vector, vector: [1, 2] }] },
       400,

@@ -69,7 +69,8 @@ export function placeEdit(edit: Edit, index: number, shape: Shape, features: Fea
 const pointAt = (boundary: number, layers: number): string =>
   boundary < layers ? `blocks.${boundary}.hook_resid_pre` : `blocks.${layers - 1}.hook_resid_post`;
 
-function inlineDirection(edit: Edit, width: number): { direction: Float32Array; point: string } {
+/** @throws TillerError when the vector is no base64 of float32. */
+export function inlineDirection(edit: Pick<Edit, "vector" | "point">, width: number): { direction: Float32Array; point: string } {
   const direction = decodeFloat32(edit.vector as string);
   if (direction === undefined) {
     throw new TillerError("invalid_request", `A vector is base64 of little-endian float32, ${width} values for this model.`);

@@ -1,18 +1,23 @@
 // The CPU engine: models behind the calls of the engine protocol. No HTTP here, no ONNX.
 import { availableParallelism } from "node:os";
+import type { GenerateEvent, GenerateRequest, ModelInfo } from "../../shared/protocol.ts";
 import type {
-  GenerateEvent,
-  GenerateRequest,
-  ModelInfo,
+  ActivationsRequest,
+  ActivationsResult,
+  LatentsRequest,
+  LatentsResult,
   ScoreRequest,
   ScoreResult,
   TokenizeRequest,
   TokenizeResult,
-} from "../../shared/protocol.ts";
+} from "../../shared/readings.ts";
+import { readActivations } from "./activations.ts";
 import type { Quantise } from "./directory.ts";
+import { readLatents } from "./latents.ts";
 import { defaultCacheBytes, defaultModelBytes } from "./memory.ts";
 import { type Model, planGeneration, readModel } from "./model.ts";
 import { ModelPool } from "./pool.ts";
+import { planTexts } from "./read-text.ts";
 import { planScore, scoreText } from "./score.ts";
 import type { EngineService } from "./server.ts";
 import { tokenize } from "./tokenize.ts";
@@ -53,6 +58,14 @@ export async function loadEngine(options: EngineOptions): Promise<Engine> {
     },
   );
   await pool.warm();
+  const withModel = async <T>(id: string, work: (model: Model) => Promise<T>): Promise<T> => {
+    const { model, release } = await pool.acquire(id);
+    try {
+      return await work(model);
+    } finally {
+      release();
+    }
+  };
   return {
     model(id) {
       const model = pool.loaded(id);
@@ -72,12 +85,19 @@ export async function loadEngine(options: EngineOptions): Promise<Engine> {
     },
     async score(request: ScoreRequest, signal: AbortSignal): Promise<ScoreResult> {
       const texts = planScore(pool.known(request.model), request, (id) => pool.known(id));
-      const { model, release } = await pool.acquire(request.model);
-      try {
-        return { items: await Promise.all(texts.map((text) => scoreText(model, text, request, signal))) };
-      } finally {
-        release();
-      }
+      return withModel(request.model, async (model) => ({
+        items: await Promise.all(texts.map((text) => scoreText(model, text, request, signal))),
+      }));
+    },
+    async latents(request: LatentsRequest, signal: AbortSignal): Promise<LatentsResult> {
+      const known = pool.known(request.model);
+      known.sources.sae(request.source);
+      planTexts(known, request.texts);
+      return withModel(request.model, (model) => readLatents(model, request, signal));
+    },
+    async activations(request: ActivationsRequest, signal: AbortSignal): Promise<ActivationsResult> {
+      planTexts(pool.known(request.model), request.texts);
+      return withModel(request.model, (model) => readActivations(model, request, (id) => pool.known(id), signal));
     },
     async tokenize(request: TokenizeRequest): Promise<TokenizeResult> {
       return tokenize(pool.known(request.model), request);

@@ -13,6 +13,7 @@ import type { FamilyModel } from "./family.ts";
 import { Generation } from "./generation.ts";
 import { type MemoryPlan, planMemory } from "./memory.ts";
 import { blockBytes, blockShape } from "./quantise.ts";
+import { Encoders } from "./sae-encoder.ts";
 import { Scheduler } from "./scheduler.ts";
 import { CHUNK, DecoderSession } from "./session.ts";
 import { openBlocks } from "./sidecar.ts";
@@ -38,6 +39,7 @@ export interface KnownModel {
 export interface Model extends KnownModel {
   readonly session: DecoderSession;
   readonly scheduler: Scheduler;
+  readonly encoders: Encoders;
   /** Ends what runs and frees the memory. */
   close(): Promise<void>;
 }
@@ -92,11 +94,13 @@ export async function openModel(known: KnownModel, threads: number): Promise<Mod
   const session = new DecoderSession(known.family, known.checkpoint, { slots, threads, cacheLength, chunk, blocks });
   await selfTest(session, known.info.id);
   const scheduler = new Scheduler(session);
+  const encoders = new Encoders(threads);
   const close = async () => {
     await scheduler.close();
+    await encoders.close();
     session.close();
   };
-  return { ...known, session, scheduler, close };
+  return { ...known, session, scheduler, encoders, close };
 }
 
 /** Decoding rows wait for a new prompt piece by piece: the larger the model, the shorter a piece. A property of the model alone. */

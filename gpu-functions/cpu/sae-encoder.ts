@@ -1,5 +1,6 @@
 // All latents of an autoencoder at once: one matrix product in ONNX Runtime, with the activation function and the most active
 // latents of every token in the same graph.
+import { LIMITS } from "../../shared/protocol.ts";
 import { Buffers } from "./buffers.ts";
 import { DataType, GraphWriter } from "./onnx.ts";
 import { type Binding, PrepackedWeights, Session } from "./ort.ts";
@@ -8,8 +9,8 @@ import { readRows, readTensor } from "./safetensors.ts";
 
 /** Tokens of one call. */
 export const ENCODED = 64;
-/** Most active latents that are listed for each token. */
-export const TOP_LATENTS = 100;
+/** Encoders of one model may take this much together; one that takes more is kept alone. */
+const KEPT_BYTES = 2 ** 31;
 /** Rows of a matrix that are read at a time. */
 const PART = 1024;
 const OUTPUTS = ["activations", "greatest", "top_values", "top_ids"] as const;
@@ -20,7 +21,7 @@ export interface Encoded {
   readonly activations: Float32Array;
   /** [N]: of each latent, over the tokens. */
   readonly greatest: Float32Array;
-  /** The latents of token t that are most active, at most TOP_LATENTS, the greatest first; only those above 0. */
+  /** The latents of token t that are most active, at most LIMITS.topLatents, the greatest first; only those above 0. */
   top(t: number): { readonly index: number; readonly activation: number }[];
 }
 
@@ -40,7 +41,7 @@ export class SaeEncoder {
   constructor(sae: Sae, threads: number) {
     this.sae = sae;
     this.latents = sae.latents;
-    this.top = Math.min(TOP_LATENTS, sae.latents);
+    this.top = Math.min(LIMITS.topLatents, sae.latents);
     const { width, latents } = sae;
     this.bytes = 4 * (latents * (width + ENCODED) + ENCODED * width);
     const values: Record<string, Float32Array> = { encoder: readTensor(sae.encoder.file, sae.encoder.name) };
@@ -104,6 +105,49 @@ export class SaeEncoder {
     this.session.release();
     this.prepacked.release();
     this.buffers.close();
+  }
+}
+
+/** The encoders of a model that are in memory: loaded when they are asked for, the least recently used make room. */
+export class Encoders {
+  private readonly threads: number;
+  /** Least recently used first. */
+  private readonly kept = new Map<Sae, SaeEncoder>();
+  /** One use after another: an encoder's memory serves one call at a time. */
+  private turn: Promise<unknown> = Promise.resolve();
+  private closed = false;
+
+  constructor(threads: number) {
+    this.threads = threads;
+  }
+
+  /** Does `work` with the encoder of an autoencoder. @throws Error with the file when it cannot be read. */
+  use<T>(sae: Sae, work: (encoder: SaeEncoder) => Promise<T>): Promise<T> {
+    const result = this.turn.then(() => work(this.take(sae)));
+    this.turn = result.catch(() => undefined);
+    return result;
+  }
+
+  private take(sae: Sae): SaeEncoder {
+    if (this.closed) throw new Error("the model was unloaded");
+    const encoder = this.kept.get(sae) ?? new SaeEncoder(sae, this.threads);
+    this.kept.delete(sae);
+    this.kept.set(sae, encoder);
+    for (const other of this.kept.keys()) {
+      const total = [...this.kept.values()].reduce((sum, each) => sum + each.bytes, 0);
+      if (total <= KEPT_BYTES || other === sae) break;
+      this.kept.get(other)?.close();
+      this.kept.delete(other);
+    }
+    return encoder;
+  }
+
+  /** Frees everything when what runs has ended. */
+  async close(): Promise<void> {
+    this.closed = true;
+    await this.turn;
+    for (const encoder of this.kept.values()) encoder.close();
+    this.kept.clear();
   }
 }
 

@@ -1,7 +1,8 @@
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { encodeFloat32 } from "../../shared/base64.ts";
-import { type Edit, GenerateRequest, type GenerateResult, ScoreRequest, type TokenEvent } from "../../shared/protocol.ts";
+import { type Edit, GenerateRequest, type GenerateResult, type TokenEvent } from "../../shared/protocol.ts";
+import { ScoreRequest } from "../../shared/readings.ts";
 import { compilePoint } from "../../shared/steering.ts";
 import { type Engine, loadEngine } from "./engine.ts";
 import { Fixture, fixtures } from "./fixture.ts";

@@ -1,6 +1,6 @@
 // Log probabilities of given texts: every token of a text in one pass, under the model with or without edits.
 import { TillerError } from "../../shared/errors.ts";
-import type { ScoreRequest, ScoreResult } from "../../shared/protocol.ts";
+import type { ScoreRequest, ScoreResult } from "../../shared/readings.ts";
 import type { RowEdits } from "./edits.ts";
 import { type KnownModel, type Model, planEdits } from "./model.ts";
 import { Reading } from "./reading.ts";

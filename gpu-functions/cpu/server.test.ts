@@ -6,15 +6,8 @@ import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { encodeFloat32 } from "../../shared/base64.ts";
 import { TillerError } from "../../shared/errors.ts";
-import {
-  EngineErrorBody,
-  type GenerateEvent,
-  GenerateResult,
-  ModelList,
-  ScoreResult,
-  TokenEvent,
-  TokenizeResult,
-} from "../../shared/protocol.ts";
+import { EngineErrorBody, type GenerateEvent, GenerateResult, ModelList, TokenEvent } from "../../shared/protocol.ts";
+import { ActivationsResult, ScoreResult, TokenizeResult } from "../../shared/readings.ts";
 import { parseEvents } from "../../shared/sse.ts";
 import { type Engine, loadEngine } from "./engine.ts";
 import { fixtures } from "./fixture.ts";
@@ -304,12 +297,30 @@ describe("tokenizing", () => {
   });
 });
 
+describe("readings", () => {
+  it("answer what latents, directions and vectors do on texts, and what is wrong with a question", async () => {
+    const { vector, point } = edit;
+    const texts = ["The sun", "A rainy day"];
+    const found = await post(`${url}/activations`, { model: "tiny-gpt2", texts, targets: [{ vector, point }] });
+    expect(found.status).toBe(200);
+    const { items } = ActivationsResult.parse(await found.json());
+    expect(items.map(({ tokens, values }) => values[0]?.length === tokens.length)).toEqual([true, true]);
+    const refused = await post(`${url}/activations`, { model: "tiny-gpt2", texts, targets: [{ vector }] });
+    expect([refused.status, await errorMessage(refused)]).toEqual([400, "targets.0: a vector needs its point, and a feature has its own."]);
+    const none = await post(`${url}/latents`, { model: "tiny-gpt2", texts, source: "1-none" });
+    expect([none.status, await errorMessage(none)]).toEqual([404, "Model 'tiny-gpt2' has no source '1-none'. Its sources are: none."]);
+  });
+});
+
 describe("failures half way", () => {
+  const notAsked = () => Promise.reject(new Error("not asked"));
   const service = (events: () => AsyncIterable<GenerateEvent>): EngineService => ({
     models: () => [],
-    score: () => Promise.reject(new Error("not asked")),
     generate: events,
-    tokenize: () => Promise.reject(new Error("not asked")),
+    score: notAsked,
+    latents: notAsked,
+    activations: notAsked,
+    tokenize: notAsked,
   });
   const token: GenerateEvent = { event: "token", data: { row: "A", index: 0, id: 1, text: "x", token: "x", logprob: -1, top: [] } };
 

@@ -8,13 +8,19 @@ import {
   GenerateRequest,
   type GenerateResult,
   type ModelInfo,
-  ScoreRequest,
-  type ScoreResult,
   type TokenEvent,
-  TokenizeRequest,
-  type TokenizeResult,
   toEngineError,
 } from "../../shared/protocol.ts";
+import {
+  ActivationsRequest,
+  type ActivationsResult,
+  LatentsRequest,
+  type LatentsResult,
+  ScoreRequest,
+  type ScoreResult,
+  TokenizeRequest,
+  type TokenizeResult,
+} from "../../shared/readings.ts";
 import { formatEvent, PING } from "../../shared/sse.ts";
 
 /** What the server serves. */
@@ -23,6 +29,8 @@ export interface EngineService {
   /** Throws a TillerError before its first event when the request cannot be run; aborting the signal frees what it uses. */
   generate(request: GenerateRequest, signal: AbortSignal): AsyncIterable<GenerateEvent>;
   score(request: ScoreRequest, signal: AbortSignal): Promise<ScoreResult>;
+  latents(request: LatentsRequest, signal: AbortSignal): Promise<LatentsResult>;
+  activations(request: ActivationsRequest, signal: AbortSignal): Promise<ActivationsResult>;
   tokenize(request: TokenizeRequest): Promise<TokenizeResult>;
 }
 
@@ -74,8 +82,11 @@ async function handle(service: EngineService, options: ServerOptions, request: I
   if (pathname === "/tokenize") return sendJson(response, 200, await service.tokenize(parseBody(TokenizeRequest, text)));
   const controller = new AbortController();
   response.once("close", () => controller.abort());
-  if (pathname === "/score") return sendJson(response, 200, await service.score(parseBody(ScoreRequest, text), controller.signal));
-  const events = service.generate(parseBody(GenerateRequest, text), controller.signal)[Symbol.asyncIterator]();
+  const { signal } = controller;
+  if (pathname === "/score") return sendJson(response, 200, await service.score(parseBody(ScoreRequest, text), signal));
+  if (pathname === "/latents") return sendJson(response, 200, await service.latents(parseBody(LatentsRequest, text), signal));
+  if (pathname === "/activations") return sendJson(response, 200, await service.activations(parseBody(ActivationsRequest, text), signal));
+  const events = service.generate(parseBody(GenerateRequest, text), signal)[Symbol.asyncIterator]();
   if (request.headers.accept?.includes("text/event-stream")) await sendEvents(events, response);
   else await sendResult(events, response);
 }
@@ -85,6 +96,8 @@ const ROUTES: ReadonlyMap<string, string> = new Map([
   ["/models", "GET"],
   ["/generate", "POST"],
   ["/score", "POST"],
+  ["/latents", "POST"],
+  ["/activations", "POST"],
   ["/tokenize", "POST"],
 ]);
 

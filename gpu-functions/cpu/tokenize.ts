@@ -1,5 +1,5 @@
 // What POST /tokenize answers: the tokens that a prompt or a conversation becomes, and where in the text they lie.
-import type { TokenizeRequest, TokenizeResult } from "../../shared/protocol.ts";
+import type { TokenizeRequest, TokenizeResult } from "../../shared/readings.ts";
 import { renderMessages } from "./chat.ts";
 import type { KnownModel } from "./model.ts";
 
