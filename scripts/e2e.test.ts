@@ -1,11 +1,12 @@
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
-import { readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { curlOf, type SteerBody } from "./demonstration.ts";
 import { ROOT } from "./edge-bundle.ts";
+import { addModel } from "./models/store.ts";
 import { descendantsOf, isRunning, Program } from "./test/program.ts";
 import { makeTinyModel } from "./test/tiny-model.ts";
 
@@ -93,6 +94,27 @@ describe.runIf(existsSync("/proc"))("npm start", () => {
       }),
     );
     expect(statuses).toEqual([200, 401]);
+  });
+
+  it("serves pulled models beside the bundled one when they are asked for, and says which cannot be served and why", async () => {
+    const store = path.join(tiny.folder, "models");
+    await mkdir(path.join(store, "broken"), { recursive: true });
+    await writeFile(path.join(store, "broken", "config.json"), JSON.stringify({ model_type: "mamba" }));
+    addModel(store, path.join(ROOT, "gpu-functions", "fixtures", "tiny-llama"));
+    const program = new Program([START, ...ANY_PORTS, "--state", tiny.state], { NO_COLOR: "1", TILLER_MODELS: store });
+    programs.push(program);
+    const [, url] = await program.prints(SERVING);
+    expect(program.stdout).toContain("Loading tiller-tales. On request: tiny-llama.");
+    expect(program.stdout).not.toContain("tiny-llama: weights");
+    expect(program.stderr).toMatch(/Not served: broken of .*model_type "mamba" is not supported/);
+    const vectors = [{ vector: Array.from({ length: 40 }, (_, i) => Math.sin(i)), hookName: "blocks.1.hook_resid_pre", strength: 9 }];
+    const body = JSON.stringify({
+      ...{ modelId: "tiny-llama", prompt: "The sun", features: [], vectors, temperature: 0.7 },
+      ...{ n_tokens: 4, seed: 1, strength_multiplier: 1 },
+    });
+    const answer = await fetch(`${url}/api/steer`, { method: "POST", headers: { "content-type": "application/json" }, body });
+    expect(answer.status, await answer.clone().text()).toBe(200);
+    await program.prints(/tiny-llama: weights .*loaded in/);
   });
 
   it("starts an engine that died again, on the same address, and the edge goes on", async () => {

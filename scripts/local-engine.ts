@@ -18,6 +18,8 @@ export interface EngineSettings {
   readonly token: string;
   /** Model directories. */
   readonly models: readonly string[];
+  /** How many of them are loaded at the start, in order; absent = all that fit. */
+  readonly warm?: number | undefined;
   /** Absent = every core. */
   readonly threads?: number | undefined;
   /** The program to run; absent = the CPU engine. */
@@ -53,6 +55,7 @@ export async function startEngine(settings: EngineSettings): Promise<LocalEngine
       ENGINE_TOKEN: settings.token,
       MODELS: settings.models.join(","),
       ...(settings.threads === undefined ? {} : { THREADS: String(settings.threads) }),
+      ...(settings.warm === undefined ? {} : { WARM: String(settings.warm) }),
     },
   });
   let ready = false;

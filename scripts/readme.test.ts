@@ -6,7 +6,9 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { CATALOG } from "../shared/catalog.ts";
 import { QUIET, ROOT } from "./edge-bundle.ts";
+import { HELP as MODELS_HELP } from "./models/index.ts";
 import { HELP, parseStartOptions } from "./start-options.ts";
 import { Program } from "./test/program.ts";
 
@@ -135,8 +137,24 @@ async function checkScript(command: string): Promise<void> {
   const { scripts } = JSON.parse(await readFile(path.join(ROOT, "package.json"), "utf8")) as { scripts: Record<string, string> };
   const [name = "", ...args] = command.replace(/^npm (run )?/, "").split(/ -- | /);
   expect(scripts).toHaveProperty(name);
+  if (name === "models") checkModels(args);
   if (name === "bench")
     for (const arg of args) expect((await readFile(path.join(ROOT, "scripts", "bench", `${arg}.ts`))).length).toBeGreaterThan(0);
+}
+
+/** What is pulled is in the catalogue, layer by layer. */
+function checkModels([verb, model, ...options]: string[]): void {
+  expect(MODELS_HELP).toContain(verb);
+  if (verb !== "pull") return;
+  const known = CATALOG.find(({ id }) => id === model);
+  expect(known, model).toBeDefined();
+  for (const [i, option] of options.entries()) {
+    if (option.startsWith("--")) expect(MODELS_HELP).toContain(option);
+    if (options[i - 1] !== "--source") continue;
+    const [set, layers = ""] = option.split(":");
+    const source = known?.sources?.find((each) => each.set === set);
+    expect(source?.layers).toEqual(expect.arrayContaining(layers.split(",").map(Number)));
+  }
 }
 
 /** wrangler knows the command: its own help describes it. Running it would need an account. */

@@ -7,7 +7,7 @@ export interface StartOptions {
   readonly newKey: boolean;
   readonly port: number;
   readonly enginePort: number;
-  /** Model directories; empty = the bundled ones. */
+  /** Model directories; empty = the bundled and the pulled ones. */
   readonly models: readonly string[];
   readonly threads: number | undefined;
   /** Folder of the local database; undefined = the checkout's own. */
@@ -21,7 +21,7 @@ Starts the edge and an engine on this machine, steers a model once, and keeps se
   --once             stop after the demonstration: exit code 0 when it worked, 1 when it did not
   --port N           where the edge listens (8787; 0 = any free port)
   --engine-port N    where the engine listens (8788; 0 = any free port)
-  --model DIR        serve this model directory instead of the bundled ones; may be repeated
+  --model DIR        serve this model directory instead of the bundled and the pulled ones; may be repeated
   --threads N        threads of the engine (all cores)
   --state DIR        where the local database lives (.wrangler/state/v3)
   --new-key          make and print another API key for the local user

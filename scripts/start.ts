@@ -7,6 +7,7 @@ import { ROOT } from "./edge-bundle.ts";
 import { type LocalEdge, readEngineNeeds, STATE, startEdge } from "./local-edge.ts";
 import { EngineKeeper, type EngineSettings, startEngine } from "./local-engine.ts";
 import { createLocalKey, ensureLocalUser, withDemonstrationKey } from "./local-user.ts";
+import { storedModels, storeFolder } from "./models/store.ts";
 import { claimPort, HOST } from "./ports.ts";
 import { HELP, parseStartOptions, type StartOptions } from "./start-options.ts";
 
@@ -56,8 +57,9 @@ async function main(): Promise<void> {
 }
 
 async function serve(options: StartOptions, running: Running): Promise<void> {
-  const models = findModels(options.models);
-  const demonstration = await findDemonstration(models);
+  const ready = findModels(options.models);
+  const demonstration = await findDemonstration(ready);
+  const models = [...ready, ...(options.models.length > 0 ? [] : findPulled(ready))];
   const port = options.port === 0 ? 0 : await claimPort(options.port, "edge", "--port");
   const done = stopwatch();
   say("Preparing the Worker.");
@@ -68,10 +70,12 @@ async function serve(options: StartOptions, running: Running): Promise<void> {
     port: needs.local ? await claimPort(options.enginePort, "engine", "--engine-port") : options.enginePort,
     token,
     models,
+    // A pulled model may take minutes to load: it is loaded when it is asked for.
+    warm: ready.length,
     threads: options.threads,
   };
   if (needs.local) {
-    say(`Loading ${models.map((directory) => path.basename(directory)).join(", ")}.`);
+    say(`Loading ${namesOf(ready)}.${models.length > ready.length ? ` On request: ${namesOf(models.slice(ready.length))}.` : ""}`);
     const engine = await startEngine(settings);
     running.engine = new EngineKeeper(engine, settings, say, (sentence) => {
       console.error(sentence);
@@ -128,6 +132,19 @@ function findModels(asked: readonly string[]): string[] {
     );
   }
   return models;
+}
+
+const namesOf = (directories: readonly string[]): string => directories.map((directory) => path.basename(directory)).join(", ");
+
+/** Models of the store; of those that cannot be served it says why, and the others are served all the same. */
+function findPulled(others: readonly string[]): string[] {
+  const taken = new Set(others.map((directory) => path.basename(directory)));
+  return storedModels(storeFolder()).flatMap(({ id, directory, problem }) => {
+    const reason = taken.has(id) ? "a bundled model has that name" : problem;
+    if (reason === undefined) return [directory];
+    console.error(`Not served: ${id} of ${storeFolder()}: ${reason}.`);
+    return [];
+  });
 }
 
 /** Says what is done and how long it took since the last time. */

@@ -33,6 +33,8 @@ export interface EngineOptions {
   readonly cacheBytes?: number | undefined;
   /** What all loaded models together may take; 60% of the memory when absent. */
   readonly memoryBytes?: number | undefined;
+  /** How many models are loaded at the start, in order, if they fit into memory together; all when absent. */
+  readonly warm?: number | undefined;
   /** Receives a line when a model is loaded or unloaded. */
   readonly log?: ((line: string) => void) | undefined;
 }
@@ -44,7 +46,7 @@ export interface Engine extends EngineService {
 }
 
 /**
- * Reads every model and loads those that fit into memory together, in order; the others are loaded when they are asked for.
+ * Reads every model and loads the first of them; the others are loaded when they are asked for.
  * @throws Error with the file and the reason when a model cannot be served.
  */
 export async function loadEngine(options: EngineOptions): Promise<Engine> {
@@ -57,7 +59,7 @@ export async function loadEngine(options: EngineOptions): Promise<Engine> {
       log: options.log ?? (() => undefined),
     },
   );
-  await pool.warm();
+  await pool.warm(options.warm ?? Number.POSITIVE_INFINITY);
   const withModel = async <T>(id: string, work: (model: Model) => Promise<T>): Promise<T> => {
     const { model, release } = await pool.acquire(id);
     try {

@@ -1,6 +1,7 @@
 // The engine as a process: reads its environment, loads its models, serves the protocol, leaves cleanly.
 //   PORT (8788; 0 = any free)  HOST (127.0.0.1)  ENGINE_TOKEN  MODELS (comma-separated directories)  THREADS (all cores)
 //   CACHE_MB (KV cache of one model)  MODELS_MB (all loaded models together)  QUANTISE (auto, none or q8)
+//   WARM (models loaded at the start; all that fit)
 import type { AddressInfo } from "node:net";
 import path from "node:path";
 import { QUANTISE } from "./directory.ts";
@@ -26,6 +27,7 @@ function wholeNumber(name: string, fallback: number | undefined, max: number): n
 
 const port = wholeNumber("PORT", 8788, 65_535) as number;
 const threads = wholeNumber("THREADS", undefined, 256);
+const warm = wholeNumber("WARM", undefined, 1_000_000);
 const bytes = (name: string): number | undefined => {
   const megabytes = wholeNumber(name, undefined, 100_000_000);
   return megabytes === undefined ? undefined : megabytes * 1e6;
@@ -66,6 +68,7 @@ try {
     cacheBytes,
     memoryBytes,
     quantise,
+    warm,
     log: (line) => console.log(`  ${line}`),
   });
 } catch (error) {

@@ -69,9 +69,9 @@ export class ModelPool {
     return this.entry(id).model;
   }
 
-  /** Loads models in order as long as all fit together. @throws Error with the file and the reason when one cannot be loaded. */
-  async warm(): Promise<void> {
-    for (const [id, { known }] of this.entries) {
+  /** Loads the first `count` models, as long as all fit together. @throws Error with the file and the reason when one cannot be loaded. */
+  async warm(count: number): Promise<void> {
+    for (const [id, { known }] of [...this.entries].slice(0, count)) {
       if (this.taken + planBytes(known.plan) > this.settings.memoryBytes) return;
       (await this.acquire(id)).release();
     }

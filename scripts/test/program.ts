@@ -1,6 +1,7 @@
 // A program of this repository as a child process: what it prints, how it ends, and whom it started.
 import { type ChildProcess, spawn } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
+import path from "node:path";
 import { ROOT } from "../edge-bundle.ts";
 
 export class Program {
@@ -12,7 +13,9 @@ export class Program {
   private readonly waiting = new Set<() => void>();
 
   constructor(args: readonly string[], env: Readonly<Record<string, string | undefined>> = {}) {
-    this.child = spawn(process.execPath, args, { cwd: ROOT, env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
+    // What somebody pulled into this checkout is no part of a test.
+    const isolated = { ...process.env, TILLER_MODELS: path.join(ROOT, ".tiller", "no-models"), ...env };
+    this.child = spawn(process.execPath, args, { cwd: ROOT, env: isolated, stdio: ["ignore", "pipe", "pipe"] });
     for (const stream of ["stdout", "stderr"] as const) {
       this.child[stream]?.on("data", (chunk: Buffer) => {
         this[stream] += chunk.toString();
