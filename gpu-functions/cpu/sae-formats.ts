@@ -8,6 +8,7 @@ import type { Shape } from "./blocks.ts";
 import { openNpz } from "./npz.ts";
 import type { Activation, LatentMatrix, Sae } from "./sae.ts";
 import { openSafetensors, READABLE, readTensor, type TensorFile } from "./safetensors.ts";
+import { openTorch } from "./torch-file.ts";
 
 type Format = (directory: string, layer: number, shape: Shape) => Sae;
 
@@ -275,9 +276,41 @@ function openLlamaScope(directory: string, _: number, shape: Shape): Sae {
   };
 }
 
+/**
+ * OpenAI's autoencoders for GPT-2 (sparse_autoencoder/model.py of https://github.com/openai/sparse_autoencoder), of the stream after a
+ * layer. Those with TopK normalise their input per token.
+ */
+function openOpenAi(directory: string, layer: number, shape: Shape): Sae {
+  const file = openTorch(path.join(directory, "autoencoder.pt"));
+  const tensors = new Tensors(file);
+  const { width } = shape;
+  const latents = tensors.rowsOf("latent_bias");
+  const bias = tensors.vector("latent_bias", latents);
+  const name = file.values.get("activation") ?? "ReLU";
+  const settings = file.values.get("activation_state_dict");
+  const k = settings instanceof Map ? settings.get("k") : undefined;
+  if (name !== "ReLU" && name !== "TopK")
+    throw new Error(`${file.path}: activation ${JSON.stringify(name)} is not supported: ReLU and TopK are`);
+  if (name === "TopK" && !(Number.isInteger(k) && (k as number) > 0 && (k as number) <= latents))
+    throw new Error(`${file.path}: k must be a whole number from 1 to ${latents}`);
+  const decoder = tensors.name("decoder.weight", "decoder.weight.T");
+  return {
+    point: pointOf(file.path, `blocks.${layer}.hook_resid_post`, shape),
+    width,
+    latents,
+    decoder: tensors.matrix(decoder, latents, width, decoder.endsWith(".T")),
+    encoder: tensors.matrix("encoder.weight", latents, width, true),
+    input: { centre: false, scale: 1, perToken: name === "TopK" ? "layer_norm" : undefined, bias: tensors.vector("pre_bias", width) },
+    activation: name === "TopK" ? { kind: "topk", bias, k: k as number } : { kind: "standard", bias },
+    folded: name === "ReLU",
+    outputScale: 1,
+  };
+}
+
 const FORMATS: readonly (readonly [file: string, open: Format])[] = [
   ["cfg.json", openSaeLens],
   ["params.npz", gemmaScope((directory) => openNpz(path.join(directory, "params.npz")))],
   ["params.safetensors", openGemmaScope2],
   ["hyperparams.json", openLlamaScope],
+  ["autoencoder.pt", openOpenAi],
 ];
