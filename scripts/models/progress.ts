@@ -13,16 +13,21 @@ const PLAIN_MS = 5000;
 /** The rate is that of so much of the past. */
 const WINDOW_MS = 10_000;
 
-/** `what` done of `total`, in units of `unit` ("B" is shown as kB, MB, GB). */
+/** No rate is told from less time than this. */
+const SHORTEST_S = 0.3;
+
 export class Progress {
   private readonly what: string;
   private readonly total: number;
   private readonly options: ProgressOptions;
+  private readonly show: (count: number) => string;
   private done = 0;
   private readonly samples: { at: number; done: number }[] = [];
   private shown = Number.NEGATIVE_INFINITY;
 
-  constructor(what: string, total: number, options: ProgressOptions) {
+  /** @param show a count in words. */
+  constructor(what: string, total: number, options: ProgressOptions, show: (count: number) => string = bytes) {
+    this.show = show;
     this.what = what;
     this.total = total;
     this.options = options;
@@ -52,12 +57,13 @@ export class Progress {
 
   private print(): void {
     const { live, write, now } = this.options;
+    const { show } = this;
     const first = this.samples[0] as { at: number; done: number };
     const seconds = (now() - first.at) / 1000;
-    const rate = seconds > 0 ? (this.done - first.done) / seconds : 0;
+    const rate = seconds >= SHORTEST_S ? (this.done - first.done) / seconds : 0;
     const left = rate > 0 && this.done < this.total ? `, ${duration((this.total - this.done) / rate)} left` : "";
     const share = this.total === 0 ? 100 : Math.floor((100 * this.done) / this.total);
-    const line = `  ${this.what} ${share}%, ${bytes(this.done)} of ${bytes(this.total)}${rate > 0 ? `, ${bytes(rate)}/s` : ""}${left}`;
+    const line = `  ${this.what} ${share}%, ${show(this.done)} of ${show(this.total)}${rate > 0 ? `, ${show(rate)}/s` : ""}${left}`;
     write(live ? `\r\x1b[K${line}` : `${line}\n`);
   }
 }
@@ -71,3 +77,5 @@ function duration(seconds: number): string {
   if (seconds < 90) return `${Math.ceil(seconds)} s`;
   return seconds < 5400 ? `${Math.ceil(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }
+
+export const millions = (count: number): string => `${(count / 1e6).toFixed(count < 1e7 ? 1 : 0)} million`;

@@ -11,7 +11,7 @@ import { quantiseModel, SIDECAR } from "../../gpu-functions/cpu/sidecar.ts";
 import { CATALOG, type CatalogModel, type CatalogSource } from "../../shared/catalog.ts";
 import { download } from "./download.ts";
 import { type HubFile, type HubSettings, listHub } from "./hub.ts";
-import { bytes, Progress, type ProgressOptions } from "./progress.ts";
+import { bytes, millions, Progress, type ProgressOptions } from "./progress.ts";
 import { checkId, type PullRecord, RECORD, readRecord } from "./store.ts";
 
 /** Memory of a weight in float32 with its packed copy, and how much of the machine's a comparison may take. */
@@ -205,7 +205,7 @@ async function quantise(directory: string, { quantise: how, progress, say }: Pul
   let line: Progress | undefined;
   let before = 0;
   const origin = await quantiseModel(directory, (done, total) => {
-    line ??= new Progress("8-bit blocks", total, progress);
+    line ??= new Progress("weights in 8-bit blocks", total, progress, millions);
     line.add(done - before);
     before = done;
   });
