@@ -7,8 +7,8 @@ import { type Edit, type Positions, type Receipt, type Schedule, shareAt } from 
 import { compilePoint, editDeltas, isNeutral, type PointProgram, type ResolvedEdit } from "../../shared/steering.ts";
 import type { Shape } from "./blocks.ts";
 import type { Edits } from "./edit-slots.ts";
-import type { Measured } from "./session.ts";
 import type { SourceStore } from "./sources.ts";
+import type { Measured } from "./step.ts";
 
 /** An edit with its numbers, its boundary and its positions. */
 export interface PlacedEdit extends ResolvedEdit {

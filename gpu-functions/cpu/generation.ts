@@ -5,7 +5,7 @@ import type { RowEdits } from "./edits.ts";
 import type { Job, Lead, Sequence, Wanted } from "./job.ts";
 import { uniform } from "./random.ts";
 import { klDivergence, logprobs, type Prediction, sampleToken } from "./sampler.ts";
-import type { Step } from "./session.ts";
+import type { Step } from "./step.ts";
 import { TextStream } from "./text.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 

@@ -1,7 +1,7 @@
 // What the scheduler runs: sequences of tokens, each in a slot of its own. What is wanted of them is the job's affair.
 import type { RowEdits } from "./edits.ts";
 import type { Prediction } from "./sampler.ts";
-import type { Step } from "./session.ts";
+import type { Step } from "./step.ts";
 
 /** One sequence in a slot. */
 export interface Sequence {

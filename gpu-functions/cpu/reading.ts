@@ -2,7 +2,7 @@
 import { RowEdits } from "./edits.ts";
 import type { Job, Sequence, Wanted } from "./job.ts";
 import type { Prediction } from "./sampler.ts";
-import type { Step } from "./session.ts";
+import type { Step } from "./step.ts";
 
 export interface ReadWish {
   readonly ids: readonly number[];

@@ -6,7 +6,8 @@ import type { Edits } from "./edit-slots.ts";
 import type { Generation } from "./generation.ts";
 import type { Job, Lead, Sequence } from "./job.ts";
 import type { Reading } from "./reading.ts";
-import { CHUNK, type DecoderSession, type Step } from "./session.ts";
+import { CHUNK, type DecoderSession } from "./session.ts";
+import type { Step } from "./step.ts";
 
 /** Requests that may wait for slots; more are told to come back. */
 const QUEUE_LIMIT = 64;

@@ -3,7 +3,8 @@ import { applyEdits, compilePoint, type ResolvedEdit } from "../../shared/steeri
 import type { Edits } from "./edit-slots.ts";
 import { type Case, FIXTURES, Fixture, type Forward } from "./fixture.ts";
 import { predict } from "./sampler.ts";
-import { CHUNK, type DecoderSession, type Step } from "./session.ts";
+import { CHUNK, type DecoderSession } from "./session.ts";
+import type { Step } from "./step.ts";
 
 const STORAGES = FIXTURES.flatMap((name) => (["float32", "q8"] as const).map((storage) => [name, storage] as const));
 

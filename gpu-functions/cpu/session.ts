@@ -1,7 +1,7 @@
 // One loaded model ready to compute: weights and KV cache in native memory, one graph per variant, edits per slot. It runs what it
 // is told (a chunk of one slot's prompt, one token of the first B slots) and knows nothing of requests, text or sampling.
 import path from "node:path";
-import { type Shape, SLOTS, STATS_PER_BOUNDARY, TOP, type Variant } from "./blocks.ts";
+import { type Shape, STATS_PER_BOUNDARY, type Variant } from "./blocks.ts";
 import { Buffers } from "./buffers.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { EditSlots } from "./edit-slots.ts";
@@ -9,8 +9,8 @@ import type { BuiltGraph, FamilyModel } from "./family.ts";
 import { KvCache } from "./kv-cache.ts";
 import { DataType } from "./onnx.ts";
 import { type Binding, Session, type Tensor } from "./ort.ts";
-import type { Prediction } from "./sampler.ts";
 import type { BlockSource } from "./sidecar.ts";
+import { PER_LOGIT_ROW, type Step, stepOf, topOf } from "./step.ts";
 import { Weights } from "./weights.ts";
 
 /** Longest piece of a prompt that one call may compute. */
@@ -20,30 +20,10 @@ const SYNC_BELOW_MS = 2;
 
 /** Graphs that begin at a later boundary and are kept: each costs memory beside the weights it shares. */
 const LATE_GRAPHS = 4;
-/** Outputs with one row for each row of logits. */
-const PER_LOGIT_ROW = ["logits", "log_probs", "probs", "top_values", "top_ids"] as const;
 /** Inputs with one number for each row or token of a call. */
 const PER_CALL = ["input_ids", "positions", "seqlens_k", "total_len", "logit_rows", "inv_temperature"] as const;
 /** The greatest 1 / temperature: colder is no different, and the product stays finite. */
 const COLDEST = 1e30;
-
-/** Reads of one call's edits: what the hooks measured. */
-export interface Measured {
-  /** s = h U of the row's slots, ||h||^2 before and ||delta||^2 of the boundary's edits. */
-  reads(row: number, token: number, boundary: number): Float32Array;
-  residualSquared(row: number, token: number, boundary: number): number;
-  deltaSquared(row: number, token: number, boundary: number): number;
-}
-
-export interface Step {
-  /** Logits of the wanted rows, [V] each; views that the next call overwrites. */
-  logits(row: number): Float32Array;
-  /** The same rows' distributions; views too. */
-  prediction(row: number): Prediction;
-  readonly measured: Measured;
-  /** resid_b after edits, [T, D]; only of captured boundaries, valid until the next call. */
-  captured(boundary: number): Float32Array;
-}
 
 interface Call {
   readonly slot: number;
@@ -115,11 +95,7 @@ export class DecoderSession {
 
   /** Memory for `rows` rows of logits and what is made of them. */
   private allocateRows(rows: number): void {
-    for (const name of PER_LOGIT_ROW) this.buffers.allocate(name, rows * (name.startsWith("top_") ? this.top : this.shape.vocab));
-  }
-
-  private get top(): number {
-    return Math.min(TOP, this.shape.vocab);
+    for (const name of PER_LOGIT_ROW) this.buffers.allocate(name, rows * (name.startsWith("top_") ? topOf(this.shape) : this.shape.vocab));
   }
 
   /** Loads a variant on first use. Variants share the weights and their packed copies. */
@@ -249,7 +225,7 @@ export class DecoderSession {
     const elapsed = performance.now() - started;
     this.runMs += elapsed;
     if (call.tokens === 1) this.lastMs = elapsed;
-    return this.result(call);
+    return stepOf(this.buffers, this.shape, call);
   }
 
   private bind(loaded: LoadedGraph, call: Call): Binding {
@@ -283,42 +259,14 @@ export class DecoderSession {
       case "inv_temperature":
         return buffers.tensor(name, 0, [logitRows, 1]);
       case "top_values":
-        return buffers.tensor(name, 0, [logitRows, this.top]);
+        return buffers.tensor(name, 0, [logitRows, topOf(this.shape)]);
       case "top_ids":
-        return buffers.tensor(name, 0, [logitRows, this.top], DataType.INT32);
+        return buffers.tensor(name, 0, [logitRows, topOf(this.shape)], DataType.INT32);
       case "stats":
         return buffers.tensor(name, 0, [rows, tokens, (layers + 1 - call.from) * STATS_PER_BOUNDARY]);
       default:
         return buffers.tensor(name, 0, [logitRows, vocab]);
     }
-  }
-
-  private result(call: Call): Step {
-    const { vocab, width, layers } = this.shape;
-    const perRow = (name: (typeof PER_LOGIT_ROW)[number], size: number) => {
-      const all = this.buffers.float32(name);
-      return (row: number) => all.subarray(row * size, (row + 1) * size);
-    };
-    const [logits, logProbs, probs] = [perRow("logits", vocab), perRow("log_probs", vocab), perRow("probs", vocab)];
-    const topValues = perRow("top_values", this.top);
-    const topIds = this.buffers.int32("top_ids");
-    const stats = this.buffers.float32("stats");
-    const boundaries = layers + 1 - call.from;
-    const at = (row: number, token: number, b: number) => ((row * call.tokens + token) * boundaries + b - call.from) * STATS_PER_BOUNDARY;
-    return {
-      logits,
-      prediction: (row) => ({
-        logProbs: logProbs(row),
-        probs: probs(row),
-        top: Array.from(topValues(row), (logprob, i) => ({ id: topIds[row * this.top + i] as number, logprob })),
-      }),
-      measured: {
-        reads: (row, token, b) => stats.subarray(at(row, token, b), at(row, token, b) + SLOTS),
-        residualSquared: (row, token, b) => stats[at(row, token, b) + SLOTS] as number,
-        deltaSquared: (row, token, b) => stats[at(row, token, b) + SLOTS + 1] as number,
-      },
-      captured: (b) => this.buffers.float32(`resid_${b}`).subarray(0, call.rows * call.tokens * width),
-    };
   }
 
   /** Logits of many positions are wanted by tests and scoring, not by generation: their memory is made when first needed. */

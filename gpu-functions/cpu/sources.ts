@@ -8,8 +8,9 @@ import type { FeatureRef, SourceInfo } from "../../shared/protocol.ts";
 import type { Latent } from "../../shared/steering.ts";
 import type { Shape } from "./blocks.ts";
 import { decoderRow, latentOf, latentVector, type Sae } from "./sae.ts";
-import { openSae, parseFile, pointOf, Tensors } from "./sae-formats.ts";
+import { openSae } from "./sae-formats.ts";
 import { openSafetensors } from "./safetensors.ts";
+import { parseFile, pointOf, Tensors } from "./source-file.ts";
 
 /** Named directions without an encoder: rows of W_dec, in the layout of SAELens. */
 const Directions = z.object({
