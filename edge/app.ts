@@ -17,6 +17,7 @@ import { mountDocs } from "./routes/docs.ts";
 import { mountHealth } from "./routes/health.ts";
 import { mountModels } from "./routes/models.ts";
 import { mountPages } from "./routes/pages.tsx";
+import { mountReadings } from "./routes/read.ts";
 import { mountSteer } from "./routes/steer.ts";
 import { mountSteerLoad } from "./routes/steer-load.ts";
 import { newSteers, type Steers } from "./steer/save.ts";
@@ -82,6 +83,7 @@ export function newApp(config: Config): OpenAPIHono<App> {
   };
   mountSteer(room);
   mountSteerLoad(room);
+  mountReadings(room);
   mountModels(room);
   mountHealth(room);
   mountPages(room);

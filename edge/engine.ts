@@ -11,6 +11,7 @@ import {
   ModelList,
   TokenEvent,
 } from "../shared/protocol.ts";
+import { ActivationsResult, LatentsResult, TokenizeResult } from "../shared/readings.ts";
 import { parseEvents } from "../shared/sse.ts";
 import type { Config, EngineAddress } from "./config.ts";
 
@@ -74,6 +75,35 @@ export async function generate(
 ): Promise<GenerateResult> {
   const response = await send(engine, config, "/generate", post(withDeadline(request, config), "application/json"), signal);
   return parse(GenerateResult, await readJson(response), "/generate");
+}
+
+/** Calls that read texts, and their answers. */
+interface Readings {
+  "/tokenize": TokenizeResult;
+  "/activations": ActivationsResult;
+  "/latents": LatentsResult;
+}
+const READINGS: { readonly [Path in keyof Readings]: z.ZodType<Readings[Path]> } = {
+  "/tokenize": TokenizeResult,
+  "/activations": ActivationsResult,
+  "/latents": LatentsResult,
+};
+
+/**
+ * Asks the engine something about texts.
+ * @throws TillerError; the signal's reason when it was aborted.
+ */
+export async function read<Path extends keyof Readings>(
+  engine: EngineAddress,
+  config: Config,
+  path: Path,
+  request: object,
+  signal: AbortSignal,
+): Promise<Readings[Path]> {
+  const timed = path === "/tokenize" ? request : { ...request, deadline_ms: config.engineTimeoutMs };
+  const response = await send(engine, config, path, post(timed, "application/json"), signal);
+  const schema: z.ZodType<Readings[Path]> = READINGS[path];
+  return parse(schema, await readJson(response), path);
 }
 
 /**

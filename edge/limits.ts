@@ -10,6 +10,12 @@ export const LIMITS = {
   /** Steers an hour for a user without a limit of their own, and for one address without a key. */
   steersPerHour: 100,
   anonymousSteersPerHour: 20,
+  /** Calls an hour that read texts and generate none, with a key and without. */
+  readingsPerHour: 1000,
+  anonymousReadingsPerHour: 200,
+  /** Texts of one such call, and characters of each. */
+  readTexts: 4,
+  readChars: 10_000,
 } as const;
 
 export const WINDOW_MS = 3_600_000;

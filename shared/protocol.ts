@@ -27,8 +27,8 @@ export const LIMITS = {
   texts: 64,
   /** Features and vectors of one /activations call. */
   targets: 64,
-  /** Latents listed for a token. */
-  topLatents: 100,
+  /** Latents listed for a token: more than are active on one. */
+  topLatents: 1024,
   /** Latents listed for a text. */
   rankedLatents: 1000,
   /** Characters (UTF-16 code units) of a prompt, or of all messages together, on the engine; the edge allows fewer. */

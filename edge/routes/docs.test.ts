@@ -13,7 +13,17 @@ describe("the OpenAPI document", () => {
   it("describes every call and the errors of each", async () => {
     const { openapi, paths } = await load();
     expect(openapi).toBe("3.1.0");
-    expect(Object.keys(paths).sort()).toEqual(["/api/models", "/api/steer", "/api/steer-load", "/health"]);
+    expect(Object.keys(paths).sort()).toEqual([
+      "/api/activation/new",
+      "/api/activation/source",
+      "/api/models",
+      "/api/search-all",
+      "/api/search-topk-by-token",
+      "/api/steer",
+      "/api/steer-load",
+      "/api/tokenize",
+      "/health",
+    ]);
     expect(Object.keys(paths["/api/steer"]?.post?.responses ?? {})).toEqual([
       "200",
       "400",

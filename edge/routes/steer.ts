@@ -1,14 +1,14 @@
 // POST /api/steer: one prompt, plain and steered.
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import { ERRORS, TillerError } from "../../shared/errors.ts";
-import { errorResponses, logFault, type RateLimited, toErrorBody } from "../answers.ts";
+import { TillerError } from "../../shared/errors.ts";
+import { errorResponses, logFault } from "../answers.ts";
 import type { App, Room } from "../app.ts";
 import type { Caller } from "../auth.ts";
 import { readBody } from "../body.ts";
 import { generate, openGeneration } from "../engine.ts";
-import { WINDOW_MS, WINDOW_NAME } from "../limits.ts";
-import type { Quota, QuotaState } from "../rate-limit.ts";
+import { CLIENT_GONE, giveBack, limitHeaders, refuseLimited, setLimitHeaders } from "../quota.ts";
+import type { Quota } from "../rate-limit.ts";
 import { finishSteer, toSteerResult } from "../steer/answer.ts";
 import { ignoredFields, SteerRequest, SteerResult } from "../steer/contract.ts";
 import { planSteer } from "../steer/edits.ts";
@@ -16,16 +16,6 @@ import { shareUrl } from "../steer/save.ts";
 import { steerFrames, streamBody } from "../steer/stream.ts";
 
 const PATH = "/api/steer";
-/** nginx's status for it, seen in logs only. */
-const CLIENT_GONE = 499;
-
-const limitHeaders = z.object({
-  "x-limit-remaining": z.string().openapi({ description: "Steers left in this hour." }),
-  "RateLimit-Limit": z.string().openapi({ description: "Steers allowed an hour." }),
-  "RateLimit-Remaining": z.string(),
-  "RateLimit-Reset": z.string().openapi({ description: "Seconds until a used place becomes free." }),
-  "RateLimit-Policy": z.string().openapi({ example: "100;w=3600" }),
-});
 
 const route = createRoute({
   method: "post",
@@ -73,7 +63,7 @@ async function steer(room: Room, c: Context<App>, caller: Caller, quota: Quota):
   // Last of the checks: a request that is refused uses no quota.
   const state = await quota.take();
   setLimitHeaders(c, state);
-  if (!state.success) return refuse(c, state);
+  if (!state.success) return refuseLimited(c, state, PATH);
 
   const ignored = ignoredFields(raw);
   const gone = new AbortController();
@@ -107,38 +97,4 @@ async function steer(room: Room, c: Context<App>, caller: Caller, quota: Quota):
   c.header("content-type", "text/event-stream");
   c.header("cache-control", "no-cache, no-transform");
   return c.body(streamBody(frames, config.pingMs, () => gone.abort()));
-}
-
-/** A failure on our side costs the caller nothing. */
-async function giveBack(quota: Quota, error: TillerError): Promise<void> {
-  if (ERRORS[error.code].retry) await quota.refund();
-}
-
-function setLimitHeaders(c: Context<App>, state: QuotaState | undefined): void {
-  if (state === undefined) return;
-  c.header("x-limit-remaining", String(state.remaining));
-  c.header("RateLimit-Limit", String(state.limit));
-  c.header("RateLimit-Remaining", String(state.remaining));
-  c.header("RateLimit-Reset", String(secondsUntil(state.reset)));
-  c.header("RateLimit-Policy", `${state.limit};w=${WINDOW_MS / 1000}`);
-}
-
-const secondsUntil = (time: number): number => Math.max(0, Math.ceil((time - Date.now()) / 1000));
-
-/** 429 with Neuronpedia's keys and ours. */
-function refuse(c: Context<App>, state: QuotaState): Response {
-  const wait = Math.max(1, secondsUntil(state.reset));
-  c.header("retry-after", String(wait));
-  const error = new TillerError(
-    "rate_limited",
-    `Rate limit exceeded for this endpoint. The limit for this endpoint (${PATH}) is ${state.limit} requests per ${WINDOW_NAME}. Try again in ${wait} seconds.`,
-  );
-  const body: z.infer<typeof RateLimited> = {
-    endpoint: PATH,
-    limitPerWindow: state.limit,
-    requestWindow: WINDOW_NAME,
-    remainingRequests: 0,
-    ...toErrorBody(error, c.get("requestId")),
-  };
-  return c.json(body, error.status);
 }

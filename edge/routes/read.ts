@@ -1,0 +1,206 @@
+// The calls that read texts and generate none: tokens, one feature's activations, all of a source's, and search by what is active.
+import { createRoute, type z } from "@hono/zod-openapi";
+import type { Context } from "hono";
+import { TillerError } from "../../shared/errors.ts";
+import { type ModelInfo, LIMITS as PROTOCOL } from "../../shared/protocol.ts";
+import { errorResponses } from "../answers.ts";
+import type { App, Room } from "../app.ts";
+import { readBody } from "../body.ts";
+import { read } from "../engine.ts";
+import { LIMITS } from "../limits.ts";
+import type { ServedModel } from "../models.ts";
+import { CLIENT_GONE, giveBack, limitHeaders, refuseLimited, setLimitHeaders } from "../quota.ts";
+import { findSource, refuseDensity, sourcesOfSet, toActivation, toSearch, toSourceResult, toTopk } from "../read/answers.ts";
+import {
+  Activation,
+  ActivationBody,
+  SearchBody,
+  SearchResult,
+  SourceAnswer,
+  SourceBody,
+  TokenizeAnswer,
+  TokenizeBody,
+  TopkBody,
+  TopkResult,
+} from "../read/contract.ts";
+
+/** Asks the model's engine; leaving early ends the work. */
+type Ask = <Path extends Parameters<typeof read>[2]>(path: Path, request: object) => ReturnType<typeof read<Path>>;
+
+interface Reading<Body extends z.ZodType> {
+  readonly path: string;
+  readonly summary: string;
+  readonly description: string;
+  readonly body: Body;
+  readonly answer: z.ZodType;
+  readonly modelOf: (body: z.output<Body>) => string;
+  /** Refuses what can be refused without the engine. @returns what answers when the quota has been taken. */
+  readonly plan: (body: z.output<Body>, model: ModelInfo) => (ask: Ask) => Promise<unknown>;
+}
+
+const listOf = (given: string | readonly string[]): string[] => (typeof given === "string" ? [given] : [...given]);
+
+const tokenize: Reading<typeof TokenizeBody> = {
+  path: "/api/tokenize",
+  summary: "Tokens of a text",
+  description: "Ids and strings as the model reads them.",
+  body: TokenizeBody,
+  answer: TokenizeAnswer,
+  modelOf: ({ modelId }) => modelId,
+  plan: (body, model) => async (ask) => {
+    const { ids, tokens } = await ask("/tokenize", { model: model.id, text: body.prompt, add_special_tokens: body.prependBos });
+    return {
+      tokens: ids,
+      tokenStrings: tokens.map(({ token }) => token),
+      prependBos: body.prependBos,
+      offsets: tokens.map(({ start, end }) => [start, end]),
+      special: tokens.map(({ special }) => special),
+    };
+  },
+};
+
+const activation: Reading<typeof ActivationBody> = {
+  path: "/api/activation/new",
+  summary: "What a feature does on a text",
+  description:
+    "A latent of an autoencoder gives its activation on every token but BOS; a named direction the projection of the residual on it, not divided by its length. A list of texts gets a bare list of answers.",
+  body: ActivationBody,
+  answer: Activation.or(Activation.array()),
+  modelOf: (body) => addressOf(body).modelId,
+  plan(body, model) {
+    const feature = addressOf(body);
+    const { architecture, width } = findSource(model, feature.source);
+    if (feature.index >= width) {
+      throw new TillerError(
+        "feature_not_found",
+        `Source '${feature.source}' has no feature ${feature.index}; its features are 0 to ${width - 1}.`,
+      );
+    }
+    const { modelId, source, index } = feature;
+    return async (ask) => {
+      const targets = [{ feature: { model: modelId, source, index } }];
+      const { items } = await ask("/activations", { model: modelId, texts: listOf(body.customText), targets });
+      const answers = items.map((item) => {
+        // The engine puts BOS first where the model has one; everything else that is special stands in the text.
+        const bos = item.tokens[0]?.special === true && (architecture !== "directions" || body.ignoreBos);
+        return toActivation(item, feature, bos ? 1 : 0);
+      });
+      return typeof body.customText === "string" ? answers[0] : answers;
+    };
+  },
+};
+
+function addressOf({ feature, neuron }: z.output<typeof ActivationBody>) {
+  const given = (neuron ?? feature) as NonNullable<typeof feature>;
+  return { modelId: given.modelId, source: (given.layer ?? given.source) as string, index: given.index };
+}
+
+const sourceActivations: Reading<typeof SourceBody> = {
+  path: "/api/activation/source",
+  summary: "All features of a source that are active on a text",
+  description: "Every feature with the positions it is active at, BOS left out. Activations are rounded to three decimals.",
+  body: SourceBody,
+  answer: SourceAnswer,
+  modelOf: ({ modelId }) => modelId,
+  plan(body, model) {
+    findSource(model, body.source);
+    return async (ask) => {
+      const request = { model: model.id, source: body.source, texts: listOf(body.customText), top_k: PROTOCOL.topLatents };
+      return { results: (await ask("/latents", request)).items.map(toSourceResult) };
+    };
+  },
+};
+
+const topkByToken: Reading<typeof TopkBody> = {
+  path: "/api/search-topk-by-token",
+  summary: "The most active features of every token",
+  description: "A list of texts gets `{results: [{source, results}]}`.",
+  body: TopkBody,
+  answer: TopkResult,
+  modelOf: ({ modelId }) => modelId,
+  plan(body, model) {
+    findSource(model, body.source);
+    refuseDensity(body.densityThreshold);
+    return async (ask) => {
+      const { items } = await ask("/latents", {
+        ...{ model: model.id, source: body.source, texts: listOf(body.text) },
+        ...{ top_k: body.numResults, ignore_bos: body.ignoreBos },
+      });
+      const results = items.map((item) => toTopk(model, body.source, item));
+      return typeof body.text === "string" ? results[0] : { results };
+    };
+  },
+};
+
+const searchAll: Reading<typeof SearchBody> = {
+  path: "/api/search-all",
+  summary: "The most active features of a text, over the layers of a source set",
+  description: "Ranked by their greatest activation, or by the sum at sortIndexes. A list of texts gets `{results: [...]}`.",
+  body: SearchBody,
+  answer: SearchResult,
+  modelOf: ({ modelId }) => modelId,
+  plan(body, model) {
+    const sources = sourcesOfSet(model, body.sourceSet, body.selectedLayers);
+    refuseDensity(body.densityThreshold);
+    return async (ask) => {
+      const texts = listOf(body.text);
+      const rank = {
+        ...{ top_k: 0, rank: body.numResults, ignore_bos: body.ignoreBos },
+        ...(body.sortIndexes.length === 0 ? {} : { rank_by: body.sortIndexes }),
+      };
+      const found = await Promise.all(sources.map((source) => ask("/latents", { model: model.id, source, texts, ...rank })));
+      const results = texts.map((_, i) => {
+        const items = sources.flatMap((source, s) => {
+          const item = found[s]?.items[i];
+          return item === undefined ? [] : [[source, item] as const];
+        });
+        return toSearch(model, items, body.sortIndexes, body.numResults);
+      });
+      return typeof body.text === "string" ? results[0] : { results };
+    };
+  },
+};
+
+export function mountReadings(room: Room): void {
+  mount(room, tokenize);
+  mount(room, activation);
+  mount(room, sourceActivations);
+  mount(room, topkByToken);
+  mount(room, searchAll);
+}
+
+function mount<Body extends z.ZodType>(room: Room, reading: Reading<Body>): void {
+  const { path, summary, description, body, answer } = reading;
+  const route = createRoute({
+    ...{ method: "post", path, tags: ["Readings"], summary, description, security: [{}, { ApiKey: [] }, { Bearer: [] }] },
+    request: { body: { required: true, content: { "application/json": { schema: body } } } },
+    responses: {
+      200: { description: summary, headers: limitHeaders, content: { "application/json": { schema: answer } } },
+      ...errorResponses(400, 401, 404, 413, 429, 500, 502, 503, 504),
+    },
+  });
+  room.app.openAPIRegistry.registerPath(route);
+  room.app.post(path, (c) => answerReading(room, c, reading));
+}
+
+async function answerReading<Body extends z.ZodType>(room: Room, c: Context<App>, reading: Reading<Body>): Promise<Response> {
+  const caller = await room.gate.identify(c.req.raw, (work) => c.executionCtx.waitUntil(work));
+  // Readings are counted by themselves: who looks around does not use up steers.
+  const perHour = caller.userId === undefined ? LIMITS.anonymousReadingsPerHour : LIMITS.readingsPerHour;
+  const quota = room.limiter.quotaOf(`read:${caller.identifier}`, perHour);
+  const { body } = await readBody(c.req.raw, reading.body);
+  const { info, engine }: ServedModel = await room.models.get(reading.modelOf(body));
+  const answer = reading.plan(body, info);
+  const state = await quota.take();
+  setLimitHeaders(c, state);
+  if (!state.success) return refuseLimited(c, state, reading.path);
+  try {
+    const { signal } = c.req.raw;
+    return c.json((await answer((path, request) => read(engine, room.config, path, request, signal))) as object);
+  } catch (error) {
+    if (c.req.raw.signal.aborted) return new Response(null, { status: CLIENT_GONE });
+    await giveBack(quota, TillerError.from(error));
+    setLimitHeaders(c, await quota.state().catch(() => undefined));
+    throw error;
+  }
+}
