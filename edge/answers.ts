@@ -69,6 +69,7 @@ export const ERROR_RESPONSES = {
   400: jsonError("The request is not valid; the sentence names the field and what is allowed."),
   401: jsonError("An API key was sent and is not valid. (Send none to call anonymously.)"),
   404: jsonError("No such model, source, feature or id; the sentence names what there is."),
+  409: jsonError("This conflicts with what is there; the sentence says what to do first."),
   413: jsonError("The body is larger than 1 MB."),
   422: jsonError("The edits changed nothing, so there is no steered text."),
   429: jsonError("The hourly limit is used up; Retry-After says when to try again.", RateLimited),

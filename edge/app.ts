@@ -20,7 +20,9 @@ import { mountPages } from "./routes/pages.tsx";
 import { mountReadings } from "./routes/read.ts";
 import { mountSteer } from "./routes/steer.ts";
 import { mountSteerLoad } from "./routes/steer-load.ts";
+import { mountVectors } from "./routes/vectors.ts";
 import { newSteers, type Steers } from "./steer/save.ts";
+import { newVectors, type Vectors } from "./vectors/store.ts";
 
 export interface App {
   Variables: { requestId: string };
@@ -34,6 +36,7 @@ export interface Room {
   readonly models: Models;
   readonly limiter: RateLimiter;
   readonly steers: Steers;
+  readonly vectors: Vectors;
 }
 
 /** Headers a browser's script may read. */
@@ -80,9 +83,11 @@ export function newApp(config: Config): OpenAPIHono<App> {
     models: newModels(config),
     limiter: newRateLimiter(config),
     steers: newSteers(config),
+    vectors: newVectors(config),
   };
   mountSteer(room);
   mountSteerLoad(room);
+  mountVectors(room);
   mountReadings(room);
   mountModels(room);
   mountHealth(room);

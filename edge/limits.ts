@@ -16,6 +16,10 @@ export const LIMITS = {
   /** Texts of one such call, and characters of each. */
   readTexts: 4,
   readChars: 10_000,
+  vectorsPerUser: 1000,
+  vectorsPerPage: 100,
+  /** A vector's default strength, either way. */
+  vectorStrength: 300,
 } as const;
 
 export const WINDOW_MS = 3_600_000;

@@ -87,9 +87,9 @@ const Settings = (props: { model: string; request: StoredRequest }) => {
   );
 };
 
-export const MissingPage = () => (
+export const MissingPage = (props: { what: "steer" | "vector" }) => (
   <Layout title="Not found">
-    <h1>There is no steer here</h1>
+    <h1>There is no {props.what} here</h1>
     <p>
       The link may be cut off. <a href="/">Back to the start</a>.
     </p>

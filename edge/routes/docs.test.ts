@@ -22,6 +22,10 @@ describe("the OpenAPI document", () => {
       "/api/steer",
       "/api/steer-load",
       "/api/tokenize",
+      "/api/vector/delete",
+      "/api/vector/get",
+      "/api/vector/list-owned",
+      "/api/vector/new",
       "/health",
     ]);
     expect(Object.keys(paths["/api/steer"]?.post?.responses ?? {})).toEqual([

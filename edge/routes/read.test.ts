@@ -1,4 +1,3 @@
-import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, it } from "vitest";
 import type { z } from "zod";
 import { LIMITS } from "../limits.ts";
@@ -30,7 +29,7 @@ async function refusal(path: string, body: unknown): Promise<[number, string]> {
 /** What the engine says itself. */
 async function engine<T>(path: string, body: object): Promise<T> {
   const [address] = config().engines.filter(({ models }) => models === "*");
-  const headers = { authorization: `Bearer ${env.ENGINE_TOKEN}`, "content-type": "application/json" };
+  const headers = { authorization: `Bearer ${address?.token}`, "content-type": "application/json" };
   const response = await fetch(`${address?.url}${path}`, { method: "POST", headers, body: JSON.stringify({ model: MODEL, ...body }) });
   return response.json();
 }

@@ -118,9 +118,12 @@ function toLoadedSteer(saved: SavedSteer, url: string): z.infer<typeof LoadedSte
       steerOutputId: saved.id,
       neuron: { explanations: label === undefined ? [] : [{ description: label }], vector: [], vectorLabel: null },
     })),
-    vectors: request.edits.flatMap(({ vector, point, strength, method }) =>
-      vector === undefined ? [] : [{ vector, hookName: point ?? null, strength, method }],
-    ),
+    // Inline ones only: the values of a kept vector are read at its address, by whom its owner lets.
+    vectors: request.edits
+      .slice(request.features.length)
+      .flatMap(({ vector, point, strength, method }) =>
+        vector === undefined ? [] : [{ vector, hookName: point ?? null, strength, method }],
+      ),
     receipts: [...result.receipts],
     createdAt: new Date(saved.created_at).toISOString(),
   };

@@ -59,7 +59,7 @@ async function steer(room: Room, c: Context<App>, caller: Caller, quota: Quota):
   const { config } = room;
   const { body, raw } = await readBody(c.req.raw, SteerRequest);
   const { info, engine } = await room.models.get(body.modelId);
-  const plan = await planSteer(body, info, room.models);
+  const plan = await planSteer(body, info, room, caller.userId);
   // Last of the checks: a request that is refused uses no quota.
   const state = await quota.take();
   setLimitHeaders(c, state);

@@ -1,11 +1,18 @@
 // A validated body -> the engine's request. Everything that can be refused without running the model is refused here.
-import { boundaryOf, parsePoint } from "../../shared/address.ts";
+import { boundaryOf, formatPoint, parsePoint } from "../../shared/address.ts";
 import { decodeFloat32, encodeFloat32 } from "../../shared/base64.ts";
 import { TillerError } from "../../shared/errors.ts";
 import { Edit, type GenerateRequest, type ModelInfo, LIMITS as PROTOCOL } from "../../shared/protocol.ts";
 import type { Models } from "../models.ts";
+import { keyOf, pointOf, type SavedVector, type VectorAddress, type Vectors, vectorPoint } from "../vectors/store.ts";
 import type { SteerRequest } from "./contract.ts";
 import type { StoredFeature, StoredRequest } from "./stored.ts";
+
+/** Where directions are looked up. */
+export interface Directions {
+  readonly models: Models;
+  readonly vectors: Vectors;
+}
 
 export interface Plan {
   readonly engineRequest: GenerateRequest;
@@ -20,17 +27,28 @@ type Vector = SteerRequest["vectors"][number];
  * row with all of them, features first (STEERED).
  * @throws TillerError naming the field and what is allowed.
  */
-export async function planSteer(body: SteerRequest, model: ModelInfo, models: Models): Promise<Plan> {
+export async function planSteer(
+  body: SteerRequest,
+  model: ModelInfo,
+  { models, vectors }: Directions,
+  userId: string | undefined,
+): Promise<Plan> {
   const count = body.features.length + body.vectors.length;
   if (count === 0) throw new TillerError("invalid_request", "features is empty: give at least one feature or vector to steer with.");
   if (count > PROTOCOL.edits) {
     throw new TillerError("invalid_request", `features and vectors together are ${count}, the limit is ${PROTOCOL.edits}.`);
   }
-  const resolved = await Promise.all(body.features.map((feature, i) => resolveFeature(feature, `features[${i}]`, model, models)));
+  const saved = await vectors.find(body.features.filter(({ layer }) => vectorPoint(layer) !== undefined).map(addressOf), userId);
+  const found = await Promise.all(
+    body.features.map((feature, i) => {
+      const where = `features[${i}]`;
+      if (vectorPoint(feature.layer) !== undefined) return resolveSaved(feature, where, model, saved.get(keyOf(addressOf(feature))));
+      return resolveFeature(feature, where, model, models);
+    }),
+  );
+  const resolved = found.map(({ stored }) => stored);
   const edits = [
-    ...body.features.map((feature, i) =>
-      newEdit(body, feature, `features[${i}]`, { feature: { model: feature.modelId, source: feature.layer, index: feature.index } }),
-    ),
+    ...body.features.map((feature, i) => newEdit(body, feature, `features[${i}]`, (found[i] as Found).target)),
     ...body.vectors.map((vector, i) => newEdit(body, vector, `vectors[${i}]`, resolveVector(vector, `vectors[${i}]`, model))),
   ];
   const { top_p, top_k, presence_penalty, stop } = body;
@@ -91,7 +109,34 @@ function newEdit(body: SteerRequest, given: Feature | Vector, where: string, tar
   throw new TillerError("invalid_request", `${where}: ${edit.error.issues[0]?.message}.`);
 }
 
-async function resolveFeature(feature: Feature, where: string, model: ModelInfo, models: Models): Promise<StoredFeature> {
+/** A feature as it is stored, and as the engine is told of it. */
+interface Found {
+  readonly stored: StoredFeature;
+  readonly target: Target;
+}
+
+const addressOf = ({ modelId, layer, index }: Feature): VectorAddress => ({ modelId, source: layer, index });
+const toStored = ({ modelId, layer, index, strength }: Feature, label: string | undefined): StoredFeature => ({
+  ...{ modelId, layer, index, strength, label },
+});
+
+/** A user's vector. The engine gets its values, so that the steer stays readable when the vector is deleted. */
+function resolveSaved(feature: Feature, where: string, model: ModelInfo, saved: SavedVector | undefined): Found {
+  if (saved === undefined) {
+    throw new TillerError(
+      "feature_not_found",
+      `${where}: there is no vector ${feature.index} in '${feature.layer}' of '${feature.modelId}' that you may use.`,
+    );
+  }
+  if (saved.values.length !== model.width) {
+    throw new TillerError("invalid_request", `${where}: the vector has ${saved.values.length} values, ${model.id} needs ${model.width}.`);
+  }
+  const point = pointOf(saved);
+  boundaryOf(point, model.layers);
+  return { stored: toStored(feature, saved.label), target: { vector: encodeFloat32(saved.values), point: formatPoint(point) } };
+}
+
+async function resolveFeature(feature: Feature, where: string, model: ModelInfo, models: Models): Promise<Found> {
   const owner = feature.modelId === model.id ? model : (await models.get(feature.modelId)).info;
   if (owner.width !== model.width) {
     throw new TillerError(
@@ -107,12 +152,10 @@ async function resolveFeature(feature: Feature, where: string, model: ModelInfo,
       `${where}.index: ${source.id} of ${owner.id} has no feature ${feature.index}; its features are 0 to ${source.width - 1}.`,
     );
   }
+  const label = source.labelled_features.find(({ index }) => index === feature.index)?.label;
   return {
-    modelId: feature.modelId,
-    layer: feature.layer,
-    index: feature.index,
-    strength: feature.strength,
-    label: source.labelled_features.find(({ index }) => index === feature.index)?.label,
+    stored: toStored(feature, label),
+    target: { feature: { model: feature.modelId, source: feature.layer, index: feature.index } },
   };
 }
 
