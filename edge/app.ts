@@ -19,6 +19,7 @@ import { mountModels } from "./routes/models.ts";
 import { mountPages } from "./routes/pages.tsx";
 import { mountReadings } from "./routes/read.ts";
 import { mountSteer } from "./routes/steer.ts";
+import { mountSteerChat } from "./routes/steer-chat.ts";
 import { mountSteerLoad } from "./routes/steer-load.ts";
 import { mountVectors } from "./routes/vectors.ts";
 import { newSteers, type Steers } from "./steer/save.ts";
@@ -86,6 +87,7 @@ export function newApp(config: Config): OpenAPIHono<App> {
     vectors: newVectors(config),
   };
   mountSteer(room);
+  mountSteerChat(room);
   mountSteerLoad(room);
   mountVectors(room);
   mountReadings(room);

@@ -3,6 +3,9 @@
 export const LIMITS = {
   bodyBytes: 1_000_000,
   promptChars: 2048,
+  /** Characters of one side's conversation, and its messages. */
+  chatChars: 8192,
+  chatMessages: 128,
   /** Generated tokens of one steer. */
   nTokens: 256,
   seed: 100_000_000,

@@ -136,14 +136,24 @@ export const Messages = z
 /** Whether exactly one of two fields is given. */
 export const oneOf = (a: unknown, b: unknown) => (a === undefined) !== (b === undefined);
 
-/** Exactly one of `prompt` (continued as it stands) and `messages`. Positions of edits count the tokens of the rendered prompt. */
+/**
+ * Exactly one of `prompt` (continued as it stands) and `messages`, unless every row has messages of its own. Positions of edits count
+ * the tokens of the rendered prompt.
+ */
 export const GenerateRequest = z
   .strictObject({
     model: z.string().min(1).max(128),
     prompt: z.string().min(1).max(LIMITS.promptChars).optional(),
     messages: Messages.optional(),
     rows: z
-      .array(z.strictObject({ name: z.string().min(1).max(64), edits: z.array(Edit).max(LIMITS.edits) }))
+      .array(
+        z.strictObject({
+          name: z.string().min(1).max(64),
+          edits: z.array(Edit).max(LIMITS.edits),
+          /** A conversation of the row's own, instead of the request's. */
+          messages: Messages.optional(),
+        }),
+      )
       .min(1)
       .max(LIMITS.rows)
       .refine((rows) => new Set(rows.map((row) => row.name)).size === rows.length, "rows need distinct names"),
@@ -159,7 +169,15 @@ export const GenerateRequest = z
     /** Name of the row that `kl` of the other rows' tokens is measured against; absent = no KL. */
     kl_baseline: z.string().optional(),
   })
-  .refine(({ prompt, messages }) => oneOf(prompt, messages), "give exactly one of prompt and messages");
+  .refine(
+    ({ prompt, messages, rows }) =>
+      rows.every((row) => row.messages !== undefined) ? prompt === undefined && messages === undefined : oneOf(prompt, messages),
+    "give exactly one of prompt and messages",
+  )
+  .refine(
+    ({ kl_baseline, rows }) => kl_baseline === undefined || rows.every((row) => row.messages === undefined),
+    "kl_baseline compares rows that continue the same text: leave it out where rows have messages of their own",
+  );
 export type GenerateRequest = z.infer<typeof GenerateRequest>;
 
 export const TopLogprob = z.object({ id: z.int(), token: z.string(), logprob: z.number() });
@@ -212,6 +230,7 @@ export type RowResult = z.infer<typeof RowResult>;
 
 export const GenerateResult = z.object({
   rows: z.array(RowResult),
+  /** Tokens of the (longest) prompt, and of all rows' generations. */
   usage: z.object({ prompt_tokens: z.int(), completion_tokens: z.int() }),
   /** Milliseconds: waiting for a slot, prefill of all rows, decode. */
   timing: z.object({ queue_ms: z.number(), prefill_ms: z.number(), decode_ms: z.number() }),
@@ -243,6 +262,8 @@ export const ModelInfo = z.object({
   revision: z.string(),
   /** Whether the model takes `messages`. */
   chat_template: z.boolean(),
+  /** Texts that end a message of the model where no token does. */
+  chat_stop: z.array(z.string()).optional(),
   sources: z.array(SourceInfo),
 });
 export type ModelInfo = z.infer<typeof ModelInfo>;

@@ -1,4 +1,5 @@
 // The share page of a steer: prompt, both texts, what was edited and with which settings.
+import type { Message } from "../../shared/protocol.ts";
 import type { SavedSteer } from "../steer/save.ts";
 import type { StoredRequest } from "../steer/stored.ts";
 import { Layout } from "./layout.tsx";
@@ -8,15 +9,21 @@ export const SharePage = (props: { steer: SavedSteer }) => {
   return (
     <Layout title={`${model_id}, plain and steered`}>
       <h1>{model_id}, plain and steered</h1>
-      <h2>Prompt</h2>
-      <p class="prompt">{request.prompt}</p>
+      {request.chat === undefined ? (
+        <>
+          <h2>Prompt</h2>
+          <p class="prompt">{request.prompt}</p>
+        </>
+      ) : null}
       <div class="sides">
         <section class="side">
           <h2>Default</h2>
+          <Messages before={request.chat?.DEFAULT.messages} />
           <p>{result.DEFAULT.text}</p>
         </section>
         <section class="side steered">
           <h2>Steered</h2>
+          <Messages before={request.chat?.STEERED.messages} />
           <p>{result.STEERED.text}</p>
         </section>
       </div>
@@ -28,6 +35,17 @@ export const SharePage = (props: { steer: SavedSteer }) => {
     </Layout>
   );
 };
+
+/** What came before the answer in a conversation. */
+const Messages = (props: { before: readonly Message[] | undefined }) => (
+  <>
+    {(props.before ?? []).map(({ role, content }) => (
+      <p class="prompt">
+        <strong>{role}</strong> {content}
+      </p>
+    ))}
+  </>
+);
 
 const Edits = (props: { steer: SavedSteer }) => {
   const { request, result } = props.steer;

@@ -20,6 +20,7 @@ describe("the OpenAPI document", () => {
       "/api/search-all",
       "/api/search-topk-by-token",
       "/api/steer",
+      "/api/steer-chat",
       "/api/steer-load",
       "/api/tokenize",
       "/api/vector/delete",

@@ -5,18 +5,24 @@ import { METHODS, Receipt } from "../../shared/protocol.ts";
 import { errorResponses } from "../answers.ts";
 import type { Room } from "../app.ts";
 import { readBody } from "../body.ts";
+import type { SideName } from "../steer/answer.ts";
+import { toChatSide } from "../steer/chat.ts";
 import { TokenLogprob } from "../steer/contract.ts";
 import { text } from "../steer/fields.ts";
 import { type SavedSteer, shareUrl } from "../steer/save.ts";
-import type { Side } from "../steer/stored.ts";
 
 const SteerLoadRequest = z
   .object({ steerOutputId: text({ max: 64, example: "cmf3k2x9p0001abcd7z1q8w2e", description: "The `id` of a SteerResult." }) })
   .openapi("SteerLoadRequest");
 
 const LoadedSide = z.object({
-  raw: z.string().openapi({ description: "The generated text, without the prompt." }),
-  chatTemplate: z.null().openapi({ description: "Chats only." }),
+  raw: z
+    .string()
+    .openapi({ description: "The generated text, without the prompt; of a conversation all of it, as the template writes it." }),
+  chatTemplate: z
+    .array(z.object({ content: z.string(), role: z.string() }))
+    .nullable()
+    .openapi({ description: "Conversations only." }),
   logprobs: z.array(TokenLogprob),
 });
 
@@ -95,14 +101,15 @@ export function mountSteerLoad({ app, config, steers }: Room): void {
 
 function toLoadedSteer(saved: SavedSteer, url: string): z.infer<typeof LoadedSteer> {
   const { request, result } = saved;
-  const side = ({ text, logprobs }: Side) => ({
-    raw: text,
-    chatTemplate: null,
-    logprobs: logprobs as z.infer<typeof TokenLogprob>[],
-  });
+  const side = (name: SideName) => {
+    const { text, logprobs } = result[name];
+    const chat = request.chat?.[name];
+    const texts = chat === undefined ? { raw: text, chatTemplate: null } : toChatSide(chat, text);
+    return { ...texts, logprobs: logprobs as z.infer<typeof TokenLogprob>[] };
+  };
   return {
-    STEERED: side(result.STEERED),
-    DEFAULT: side(result.DEFAULT),
+    STEERED: side("STEERED"),
+    DEFAULT: side("DEFAULT"),
     inputText: request.prompt,
     outputTextIncludesPrompt: false,
     id: saved.id,

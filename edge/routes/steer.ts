@@ -1,19 +1,13 @@
 // POST /api/steer: one prompt, plain and steered.
 import { createRoute, z } from "@hono/zod-openapi";
-import type { Context } from "hono";
-import { TillerError } from "../../shared/errors.ts";
-import { errorResponses, logFault } from "../answers.ts";
-import type { App, Room } from "../app.ts";
-import type { Caller } from "../auth.ts";
+import { errorResponses } from "../answers.ts";
+import type { Room } from "../app.ts";
 import { readBody } from "../body.ts";
-import { generate, openGeneration } from "../engine.ts";
-import { CLIENT_GONE, giveBack, limitHeaders, refuseLimited, setLimitHeaders } from "../quota.ts";
-import type { Quota } from "../rate-limit.ts";
-import { finishSteer, toSteerResult } from "../steer/answer.ts";
+import { limitHeaders } from "../quota.ts";
+import { toSteerResult } from "../steer/answer.ts";
 import { ignoredFields, SteerRequest, SteerResult } from "../steer/contract.ts";
 import { planSteer } from "../steer/edits.ts";
-import { shareUrl } from "../steer/save.ts";
-import { steerFrames, streamBody } from "../steer/stream.ts";
+import { answerSteer } from "../steer/run.ts";
 
 const PATH = "/api/steer";
 
@@ -40,61 +34,17 @@ const route = createRoute({
 
 export function mountSteer(room: Room): void {
   room.app.openAPIRegistry.registerPath(route);
-  room.app.post(PATH, async (c) => {
-    const caller = await room.gate.identify(c.req.raw, (work) => c.executionCtx.waitUntil(work));
-    const quota = room.limiter.quotaOf(caller.identifier, caller.steersPerHour);
-    try {
-      return await steer(room, c, caller, quota);
-    } catch (error) {
-      // Nobody reads the answer, and leaving early is no reason to get the quota back.
-      if (c.req.raw.signal.aborted) return new Response(null, { status: CLIENT_GONE });
-      await giveBack(quota, TillerError.from(error));
-      setLimitHeaders(c, await quota.state().catch(() => undefined));
-      throw error;
-    }
-  });
-}
-
-async function steer(room: Room, c: Context<App>, caller: Caller, quota: Quota): Promise<Response> {
-  const { config } = room;
-  const { body, raw } = await readBody(c.req.raw, SteerRequest);
-  const { info, engine } = await room.models.get(body.modelId);
-  const plan = await planSteer(body, info, room, caller.userId);
-  // Last of the checks: a request that is refused uses no quota.
-  const state = await quota.take();
-  setLimitHeaders(c, state);
-  if (!state.success) return refuseLimited(c, state, PATH);
-
-  const ignored = ignoredFields(raw);
-  const gone = new AbortController();
-  c.req.raw.signal.addEventListener("abort", () => gone.abort());
-  const save = (result: ReturnType<typeof finishSteer>) => {
-    const steer = { userId: caller.userId, modelId: info.id, request: plan.stored, result };
-    const id = room.steers.save(steer, (work) => c.executionCtx.waitUntil(work));
-    return { id, shareUrl: shareUrl(config, c.req.raw, id), limit: String(state.remaining), ignored };
-  };
-
-  if (!body.stream) {
-    const done = await generate(engine, config, plan.engineRequest, gone.signal);
-    const result = finishSteer(plan.engineRequest, done);
-    return c.json(toSteerResult(result, done, save(result)));
-  }
-  const frames = steerFrames({
-    events: await openGeneration(engine, config, plan.engineRequest, gone.signal),
-    mode: body.stream_mode,
-    limit: String(state.remaining),
-    requestId: c.get("requestId"),
-    gone: gone.signal,
-    finish: (done, transcript) => {
-      const result = finishSteer(plan.engineRequest, done, transcript);
-      return toSteerResult(result, done, save(result));
-    },
-    fail: async (error) => {
-      logFault(error, c.get("requestId"));
-      await giveBack(quota, error);
-    },
-  });
-  c.header("content-type", "text/event-stream");
-  c.header("cache-control", "no-cache, no-transform");
-  return c.body(streamBody(frames, config.pingMs, () => gone.abort()));
+  room.app.post(PATH, (c) =>
+    answerSteer(room, c, PATH, async ({ userId }) => {
+      const { body, raw } = await readBody(c.req.raw, SteerRequest);
+      const served = await room.models.get(body.modelId);
+      return {
+        served,
+        plan: await planSteer(body, served.info, room, userId),
+        ...{ stream: body.stream, mode: body.stream_mode, ignored: ignoredFields(raw, SteerRequest.shape) },
+        answer: toSteerResult,
+        frame: (transcript, limit) => transcript.frame(limit),
+      };
+    }),
+  );
 }

@@ -44,6 +44,11 @@ export class Transcript {
     return { STEERED: this.texts.STEERED, DEFAULT: this.texts.DEFAULT, steeredLogProbs: null, defaultLogProbs: null, id: null, limit };
   }
 
+  /** What a side has so far; null before its first token. */
+  textOf(side: SideName): string | null {
+    return this.texts[side];
+  }
+
   tokensOf(side: SideName): readonly TokenEvent[] {
     return this.tokens[side];
   }

@@ -165,7 +165,7 @@ export const SteerResult = z
 export type SteerResult = z.infer<typeof SteerResult>;
 
 /** Names of the body's fields that mean nothing here. Neuronpedia ignores them in silence; we ignore them and say so. */
-export function ignoredFields(raw: unknown): readonly string[] {
+export function ignoredFields(raw: unknown, shape: object): readonly string[] {
   const unknownKeys = (value: unknown, known: object, prefix: string): string[] =>
     typeof value === "object" && value !== null
       ? Object.keys(value)
@@ -176,5 +176,5 @@ export function ignoredFields(raw: unknown): readonly string[] {
   const ofFeatures = Array.isArray(features)
     ? features.flatMap((feature, i) => unknownKeys(feature, SteerFeature.shape, `features[${i}].`))
     : [];
-  return [...unknownKeys(raw, SteerRequest.shape, ""), ...ofFeatures].slice(0, 32);
+  return [...unknownKeys(raw, shape, ""), ...ofFeatures].slice(0, 32);
 }

@@ -22,17 +22,57 @@ export interface Plan {
 type Feature = SteerRequest["features"][number];
 type Vector = SteerRequest["vectors"][number];
 
+/** What the edits and the sampling of a body are read from: a steer of a prompt, or of a conversation. */
+export type SteerBody = Omit<SteerRequest, "prompt" | "kl">;
+
 /**
  * Resolves features and vectors against the model and composes the request for its engine: a row without edits (DEFAULT) and a
  * row with all of them, features first (STEERED).
  * @throws TillerError naming the field and what is allowed.
  */
-export async function planSteer(
-  body: SteerRequest,
+export async function planSteer(body: SteerRequest, model: ModelInfo, directions: Directions, userId: string | undefined): Promise<Plan> {
+  const { edits, ...kept } = await planEdits(body, model, directions, userId);
+  return {
+    engineRequest: {
+      ...newEngineRequest(body, model),
+      prompt: body.prompt,
+      rows: [
+        { name: "DEFAULT", edits: [] },
+        { name: "STEERED", edits },
+      ],
+      ...(body.kl ? { kl_baseline: "DEFAULT" } : {}),
+    },
+    stored: { prompt: body.prompt, edits, ...kept },
+  };
+}
+
+/** What every engine request of a body has, whatever is continued. */
+export function newEngineRequest(body: SteerBody, model: ModelInfo): Omit<GenerateRequest, "rows" | "prompt"> {
+  const { top_p, top_k, presence_penalty, stop } = body;
+  return {
+    model: model.id,
+    sampling: {
+      temperature: body.temperature,
+      top_p,
+      top_k,
+      frequency_penalty: body.freq_penalty,
+      presence_penalty,
+      seed: body.seed,
+      stop,
+      logprobs: body.n_logprobs,
+    },
+    max_tokens: body.n_tokens,
+    steer_special_tokens: body.steer_special_tokens,
+  };
+}
+
+/** The edits of a body, and what is stored of it beside its prompt. @throws TillerError naming the field and what is allowed. */
+export async function planEdits(
+  body: SteerBody,
   model: ModelInfo,
   { models, vectors }: Directions,
   userId: string | undefined,
-): Promise<Plan> {
+): Promise<Omit<StoredRequest, "prompt"> & { readonly edits: Edit[] }> {
   const count = body.features.length + body.vectors.length;
   if (count === 0) throw new TillerError("invalid_request", "features is empty: give at least one feature or vector to steer with.");
   if (count > PROTOCOL.edits) {
@@ -46,55 +86,30 @@ export async function planSteer(
       return resolveFeature(feature, where, model, models);
     }),
   );
-  const resolved = found.map(({ stored }) => stored);
   const edits = [
     ...body.features.map((feature, i) => newEdit(body, feature, `features[${i}]`, (found[i] as Found).target)),
     ...body.vectors.map((vector, i) => newEdit(body, vector, `vectors[${i}]`, resolveVector(vector, `vectors[${i}]`, model))),
   ];
   const { top_p, top_k, presence_penalty, stop } = body;
   return {
-    engineRequest: {
-      model: model.id,
-      prompt: body.prompt,
-      rows: [
-        { name: "DEFAULT", edits: [] },
-        { name: "STEERED", edits },
-      ],
-      sampling: {
-        temperature: body.temperature,
-        top_p,
-        top_k,
-        frequency_penalty: body.freq_penalty,
-        presence_penalty,
-        seed: body.seed,
-        stop,
-        logprobs: body.n_logprobs,
-      },
-      max_tokens: body.n_tokens,
+    settings: {
+      temperature: body.temperature,
+      n_tokens: body.n_tokens,
+      freq_penalty: body.freq_penalty,
+      seed: body.seed,
+      strength_multiplier: body.strength_multiplier,
       steer_special_tokens: body.steer_special_tokens,
-      ...(body.kl ? { kl_baseline: "DEFAULT" } : {}),
+      steer_method: body.steer_method,
     },
-    stored: {
-      prompt: body.prompt,
-      settings: {
-        temperature: body.temperature,
-        n_tokens: body.n_tokens,
-        freq_penalty: body.freq_penalty,
-        seed: body.seed,
-        strength_multiplier: body.strength_multiplier,
-        steer_special_tokens: body.steer_special_tokens,
-        steer_method: body.steer_method,
-      },
-      features: resolved,
-      edits,
-      sampling: { top_p, top_k, presence_penalty, stop },
-    },
+    features: found.map(({ stored }) => stored),
+    edits,
+    sampling: { top_p, top_k, presence_penalty, stop },
   };
 }
 
 type Target = Pick<Edit, "feature"> | Pick<Edit, "vector" | "point">;
 
-function newEdit(body: SteerRequest, given: Feature | Vector, where: string, target: Target): Edit {
+function newEdit(body: SteerBody, given: Feature | Vector, where: string, target: Target): Edit {
   const edit = Edit.safeParse({
     ...target,
     method: given.method ?? body.steer_method,

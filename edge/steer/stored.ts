@@ -1,5 +1,5 @@
 // What a saved steer keeps, as JSON in the `steers` table.
-import type { Edit, RowResult } from "../../shared/protocol.ts";
+import type { Edit, Message, RowResult } from "../../shared/protocol.ts";
 
 export interface TokenLogprob {
   readonly token: string;
@@ -26,8 +26,17 @@ export interface StoredFeature {
   readonly label: string | undefined;
 }
 
+/** A side's conversation before the answer: as messages, and as the model's template wrote them. */
+export interface Conversation {
+  readonly messages: readonly Message[];
+  readonly raw: string;
+}
+
 export interface StoredRequest {
+  /** Of a conversation: what the template made of the DEFAULT side's. */
   readonly prompt: string;
+  /** Present when conversations were continued. */
+  readonly chat?: { readonly STEERED: Conversation; readonly DEFAULT: Conversation } | undefined;
   readonly settings: Settings;
   readonly features: readonly StoredFeature[];
   /** The edits as the engine got them: vectors as base64 float32, strength with the multiplier in. */

@@ -5,18 +5,18 @@ import { formatEvent, PING } from "../../shared/sse.ts";
 import { toErrorBody } from "../answers.ts";
 import type { EngineEvent } from "../engine.ts";
 import { sideOf, Transcript, toLogprob } from "./answer.ts";
-import type { STREAM_MODES, SteerResult } from "./contract.ts";
+import type { STREAM_MODES } from "./contract.ts";
 
 export interface SteerStream {
   readonly events: AsyncGenerator<EngineEvent>;
   readonly mode: (typeof STREAM_MODES)[number];
-  /** Steers left, for the `limit` of every frame. */
-  readonly limit: string;
+  /** A cumulative frame of what was generated so far. */
+  frame(transcript: Transcript): object;
   readonly requestId: string;
   /** Aborted once the client has gone. */
   readonly gone: AbortSignal;
   /** Checks and saves the finished steer; its answer is the last frame. */
-  finish(result: GenerateResult, transcript: Transcript): SteerResult;
+  finish(result: GenerateResult, transcript: Transcript): object;
   /** Told of a failure before the error frame is written. */
   fail(error: TillerError): Promise<void>;
 }
@@ -29,7 +29,7 @@ export async function* steerFrames(steer: SteerStream): AsyncGenerator<string> {
     for await (const next of steer.events) {
       if (next.event === "token") {
         transcript.add(next.data);
-        yield delta ? formatEvent("token", toDelta(next.data)) : dataFrame(transcript.frame(steer.limit));
+        yield delta ? formatEvent("token", toDelta(next.data)) : dataFrame(steer.frame(transcript));
       } else {
         const result = steer.finish(next.data, transcript);
         yield delta ? formatEvent("done", result) : dataFrame(result);

@@ -232,6 +232,44 @@ describe("refusals before any work", () => {
   });
 });
 
+describe("rows with conversations of their own", () => {
+  const talk = (content: string) => [{ role: "user" as const, content }];
+  it("continue each its own, as they would alone, and are never compared", async () => {
+    const directories = [path.join(fixtures, "..", "bundled", "tiller-tales")];
+    const bundled = await loadEngine({ directories, threads: 1 });
+    try {
+      const texts = async (rows: GenerateRequest["rows"], more: object = {}) => {
+        const sampling = { temperature: 0.8, seed: 3 };
+        const { result } = await run(
+          GenerateRequest.parse({ model: "tiller-tales", rows, sampling, max_tokens: 12, ...more }),
+          undefined,
+          bundled,
+        );
+        return result.rows.map(({ text }) => text);
+      };
+      const vector = encodeFloat32(Array.from({ length: 256 }, (_, i) => Math.sin(i)));
+      const edits = [vectorEdit(8, { vector, point: "blocks.3.hook_resid_pre" })];
+      const [short, long] = [talk("Hello!"), talk("Can we go to the park and see the ducks today?")];
+      const together = await texts([
+        { name: "A", edits: [], messages: short },
+        { name: "B", edits, messages: long },
+      ]);
+      expect(together[0]).toBe((await texts([{ name: "A", edits: [], messages: short }]))[0]);
+      expect(together[1]).toBe((await texts([{ name: "B", edits }], { messages: long }))[0]);
+    } finally {
+      await bundled.close();
+    }
+    const rows = [
+      { name: "A", edits: [], messages: talk("x") },
+      { name: "B", edits: [] },
+    ];
+    const parse = (more: object) =>
+      GenerateRequest.safeParse({ model: "m", rows, sampling: { temperature: 1, seed: 1 }, max_tokens: 1, ...more }).success;
+    expect([parse({}), parse({ prompt: "x" }), parse({ prompt: "x", kl_baseline: "A" })]).toEqual([false, true, false]);
+    expect(parse({ rows: rows.slice(0, 1), prompt: "x" })).toBe(false);
+  });
+});
+
 describe("leaving early", () => {
   it("an aborted request frees its rows while others go on to the same text", async () => {
     const wanted = ids(await run(request({ max_tokens: 60 })), "STEERED");

@@ -15,7 +15,7 @@ describe("a row", () => {
   function rowAfter(id: number) {
     const sampling = { temperature: 0, seed: 0 };
     const request = GenerateRequest.parse({ model: "m", prompt: "x", rows: [{ name: "A", edits: [] }], sampling, max_tokens: 4 });
-    const generation = new Generation(request, [{ name: "A", edits: new RowEdits([], 1, new Set(), shape) }], [5], tokenizer);
+    const generation = new Generation(request, [{ name: "A", prompt: [5], edits: new RowEdits([], 1, new Set(), shape) }], tokenizer);
     generation.advance(() =>
       predict(
         Array.from({ length: shape.vocab }, (_, token) => (token === id ? 1 : 0)),

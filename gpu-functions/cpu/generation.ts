@@ -51,14 +51,13 @@ export class Generation implements Job {
 
   constructor(
     request: GenerateRequest,
-    rows: readonly { name: string; edits: RowEdits }[],
-    prompt: readonly number[],
+    rows: readonly { name: string; edits: RowEdits; prompt: readonly number[] }[],
     tokenizer: Tokenizer,
   ) {
     this.request = request;
     this.tokenizer = tokenizer;
     this.temperature = request.sampling.temperature;
-    this.rows = rows.map(({ name, edits }) => new Row(name, prompt, edits, new TextStream(tokenizer, request.sampling.stop)));
+    this.rows = rows.map(({ name, edits, prompt }) => new Row(name, prompt, edits, new TextStream(tokenizer, request.sampling.stop)));
     this.leads = findLeads(this.rows);
   }
 
@@ -173,7 +172,7 @@ export class Generation implements Job {
       receipts: row.edits.receipts(),
     }));
     const usage = {
-      prompt_tokens: this.rows[0]?.prompt.length ?? 0,
+      prompt_tokens: Math.max(0, ...this.rows.map((row) => row.prompt.length)),
       completion_tokens: this.rows.reduce((sum, row) => sum + row.generated.length, 0),
     };
     this.pending.push({ event: "done", data: { rows, usage, timing: { ...this.timing } } });
@@ -185,7 +184,7 @@ export class Generation implements Job {
 const WORTH_SHARING = 256;
 
 /**
- * Which rows can be computed with the first row that no edit of the prompt touches. A row whose edits change inside the prompt cannot: its
+ * Which rows can be computed with the first row that no edit of the prompt touches: rows of the same prompt (the same array). A row whose edits change inside the prompt cannot: its
  * parts end elsewhere, and other parts give other last bits.
  */
 function findLeads(rows: readonly Row[]): ReadonlyMap<Sequence, Lead> {
@@ -193,7 +192,7 @@ function findLeads(rows: readonly Row[]): ReadonlyMap<Sequence, Lead> {
   const lead = rows.find((row) => boundaries.get(row) === undefined);
   const leads = new Map<Sequence, Lead>();
   for (const [row, from] of boundaries) {
-    if (lead === undefined || row === lead) continue;
+    if (lead === undefined || row === lead || row.prompt !== lead.prompt) continue;
     const { length } = row.prompt;
     const uniform = row.edits.changesAt(0, length) === length;
     if (from === undefined || (uniform && from * length >= WORTH_SHARING)) leads.set(row, { row: lead, from });

@@ -1,6 +1,8 @@
 // A model directory in Hugging Face layout, loaded: configuration, weights, tokenizer, sources. Refuses what it cannot run, with
 // the file and the reason.
+import { existsSync } from "node:fs";
 import path from "node:path";
+import { z } from "zod";
 import { TillerError } from "../../shared/errors.ts";
 import type { Edit, FeatureRef, GenerateRequest, ModelInfo } from "../../shared/protocol.ts";
 import { compilePoint } from "../../shared/steering.ts";
@@ -17,6 +19,7 @@ import { Encoders } from "./sae-encoder.ts";
 import { Scheduler } from "./scheduler.ts";
 import { CHUNK, DecoderSession } from "./session.ts";
 import { openBlocks } from "./sidecar.ts";
+import { parseFile } from "./source-file.ts";
 import { openSources, type SourceStore } from "./sources.ts";
 import { loadTokenizer, type Tokenizer } from "./tokenizer.ts";
 
@@ -68,9 +71,20 @@ export function readModel(directory: string, cacheBytes: number, quantise: Quant
     dtype: storage === "q8" ? "int8 blocks of 32" : "float32",
     revision: "local",
     chat_template: chat !== undefined,
+    ...(chat === undefined ? {} : readChatStop(directory)),
     sources: sources.info(),
   };
   return { directory, info, shape, plan, tokenizer: loadTokenizer(directory), chat, sources, family: familyModel, checkpoint, storage };
+}
+
+const Tiller = z.object({ chat: z.object({ stop: z.array(z.string().min(1)) }).optional() });
+
+/** What tiller.json says of conversations. */
+function readChatStop(directory: string): { chat_stop?: string[] } {
+  const file = path.join(directory, "tiller.json");
+  if (!existsSync(file)) return {};
+  const { chat } = parseFile(file, Tiller);
+  return chat === undefined ? {} : { chat_stop: chat.stop };
 }
 
 /** ONNX Runtime packs matrices for its kernels and the checkpoint's values stay beside them. */
@@ -124,9 +138,15 @@ async function selfTest(session: DecoderSession, id: string): Promise<void> {
 }
 
 /** Ids of a prompt, or of messages as the model's template writes them. */
-function promptIds({ tokenizer, chat }: KnownModel, { prompt, messages }: GenerateRequest): number[] {
+function promptIds({ tokenizer, chat, info }: KnownModel, { prompt, messages }: Pick<GenerateRequest, "prompt" | "messages">): number[] {
   const ids = prompt === undefined ? tokenizer.encode(renderMessages(chat, messages ?? [])) : tokenizer.encodePrompt(prompt);
   if (ids.length === 0) throw new TillerError("invalid_request", "The prompt has no tokens: give the model something to continue.");
+  if (ids.length >= info.context) {
+    throw new TillerError(
+      "prompt_too_long",
+      `The prompt is ${ids.length} tokens long; this model takes at most ${info.context - 1}, so that at least one can be generated. Shorten it.`,
+    );
+  }
   return ids;
 }
 
@@ -135,19 +155,15 @@ function promptIds({ tokenizer, chat }: KnownModel, { prompt, messages }: Genera
  * @throws TillerError naming what is wrong and what is allowed.
  */
 export function planGeneration(model: KnownModel, request: GenerateRequest, modelOf: (id: string) => KnownModel): Generation {
-  const prompt = promptIds(model, request);
   const { context } = model.info;
-  const room = context - prompt.length;
-  if (room < 1) {
+  // Rows without messages of their own share one array: they are computed together as far as they are the same.
+  const shared = request.rows.every((row) => row.messages !== undefined) ? undefined : promptIds(model, request);
+  const prompts = request.rows.map(({ messages }) => (messages === undefined ? shared : promptIds(model, { messages })) as number[]);
+  const longest = Math.max(...prompts.map((prompt) => prompt.length));
+  if (request.max_tokens > context - longest) {
     throw new TillerError(
       "prompt_too_long",
-      `The prompt is ${prompt.length} tokens long; this model takes at most ${context - 1}, so that at least one can be generated. Shorten it.`,
-    );
-  }
-  if (request.max_tokens > room) {
-    throw new TillerError(
-      "prompt_too_long",
-      `The prompt is ${prompt.length} tokens long and ${request.max_tokens} more are asked for; the model's context is ${context}. Ask for at most ${room} tokens or shorten the prompt.`,
+      `The prompt is ${longest} tokens long and ${request.max_tokens} more are asked for; the model's context is ${context}. Ask for at most ${context - longest} tokens or shorten the prompt.`,
     );
   }
   if (request.kl_baseline !== undefined && !request.rows.some((row) => row.name === request.kl_baseline)) {
@@ -156,11 +172,11 @@ export function planGeneration(model: KnownModel, request: GenerateRequest, mode
       `kl_baseline '${request.kl_baseline}' is not one of the rows: ${request.rows.map((row) => row.name).join(", ")}.`,
     );
   }
-  const rows = [];
-  for (const { name, edits } of request.rows) {
-    rows.push({ name, edits: planEdits(model, edits, prompt, request.steer_special_tokens, modelOf) });
-  }
-  return new Generation(request, rows, prompt, model.tokenizer);
+  const rows = request.rows.map(({ name, edits }, i) => {
+    const prompt = prompts[i] as number[];
+    return { name, prompt, edits: planEdits(model, edits, prompt, request.steer_special_tokens, modelOf) };
+  });
+  return new Generation(request, rows, model.tokenizer);
 }
 
 /**

@@ -50,8 +50,8 @@ export async function benchSteps(session: DecoderSession, steps: number, say: (l
       sampling: { temperature, seed: 1 },
       max_tokens: count,
     });
-    const rows = names.map((name, i) => ({ name, edits: new RowEdits(i === 0 ? [] : [edit], PROMPT, new Set(), session.shape) }));
-    const generation = new Generation(request, rows, prompt, LETTERS);
+    const rows = names.map((name, i) => ({ name, prompt, edits: new RowEdits(i === 0 ? [] : [edit], PROMPT, new Set(), session.shape) }));
+    const generation = new Generation(request, rows, LETTERS);
     const [began, inside] = [performance.now(), session.runMs];
     for await (const _ of scheduler.run(generation, new AbortController().signal));
     return (performance.now() - began - (session.runMs - inside)) / count;
