@@ -1,6 +1,8 @@
 // The calls that read texts and generate none: tokens, one feature's activations, all of a source's, and search by what is active.
 import { createRoute, type z } from "@hono/zod-openapi";
 import type { Context } from "hono";
+import { boundaryOf, formatPoint } from "../../shared/address.ts";
+import { encodeFloat32 } from "../../shared/base64.ts";
 import { TillerError } from "../../shared/errors.ts";
 import { type ModelInfo, LIMITS as PROTOCOL } from "../../shared/protocol.ts";
 import { errorResponses } from "../answers.ts";
@@ -10,7 +12,16 @@ import { read } from "../engine.ts";
 import { LIMITS } from "../limits.ts";
 import type { ServedModel } from "../models.ts";
 import { CLIENT_GONE, giveBack, limitHeaders, refuseLimited, setLimitHeaders } from "../quota.ts";
-import { findSource, refuseDensity, sourcesOfSet, toActivation, toSearch, toSourceResult, toTopk } from "../read/answers.ts";
+import {
+  type FeatureAt,
+  findSource,
+  refuseDensity,
+  sourcesOfSet,
+  toActivation,
+  toSearch,
+  toSourceResult,
+  toTopk,
+} from "../read/answers.ts";
 import {
   Activation,
   ActivationBody,
@@ -23,6 +34,7 @@ import {
   TopkBody,
   TopkResult,
 } from "../read/contract.ts";
+import { keyOf, pointOf, type SavedVector, type VectorAddress, vectorPoint } from "../vectors/store.ts";
 
 /** Asks the model's engine; leaving early ends the work. */
 type Ask = <Path extends Parameters<typeof read>[2]>(path: Path, request: object) => ReturnType<typeof read<Path>>;
@@ -35,8 +47,12 @@ interface Reading<Body extends z.ZodType> {
   readonly answer: z.ZodType;
   readonly modelOf: (body: z.output<Body>) => string;
   /** Refuses what can be refused without the engine. @returns what answers when the quota has been taken. */
-  readonly plan: (body: z.output<Body>, model: ModelInfo) => (ask: Ask) => Promise<unknown>;
+  readonly plan: (body: z.output<Body>, model: ModelInfo, find: FindVector) => Promise<Answer>;
 }
+
+type Answer = (ask: Ask) => Promise<unknown>;
+/** A vector that the caller may use. @throws TillerError `feature_not_found`. */
+type FindVector = (address: VectorAddress) => Promise<SavedVector>;
 
 const listOf = (given: string | readonly string[]): string[] => (typeof given === "string" ? [given] : [...given]);
 
@@ -47,7 +63,7 @@ const tokenize: Reading<typeof TokenizeBody> = {
   body: TokenizeBody,
   answer: TokenizeAnswer,
   modelOf: ({ modelId }) => modelId,
-  plan: (body, model) => async (ask) => {
+  plan: async (body, model) => async (ask) => {
     const { ids, tokens } = await ask("/tokenize", { model: model.id, text: body.prompt, add_special_tokens: body.prependBos });
     return {
       tokens: ids,
@@ -63,32 +79,42 @@ const activation: Reading<typeof ActivationBody> = {
   path: "/api/activation/new",
   summary: "What a feature does on a text",
   description:
-    "A latent of an autoencoder gives its activation on every token but BOS; a named direction the projection of the residual on it, not divided by its length. A list of texts gets a bare list of answers.",
+    "A latent of an autoencoder gives its activation on every token but BOS; a named direction or a vector the projection of the residual on it, not divided by its length. A list of texts gets a bare list of answers.",
   body: ActivationBody,
   answer: Activation.or(Activation.array()),
   modelOf: (body) => addressOf(body).modelId,
-  plan(body, model) {
+  async plan(body, model, find) {
     const feature = addressOf(body);
-    const { architecture, width } = findSource(model, feature.source);
-    if (feature.index >= width) {
-      throw new TillerError(
-        "feature_not_found",
-        `Source '${feature.source}' has no feature ${feature.index}; its features are 0 to ${width - 1}.`,
-      );
-    }
     const { modelId, source, index } = feature;
+    const { target, latent } = vectorPoint(source)
+      ? { target: inlineTarget(await find(feature), model), latent: false }
+      : { target: { feature: { model: modelId, source, index } }, latent: isLatent(model, feature) };
     return async (ask) => {
-      const targets = [{ feature: { model: modelId, source, index } }];
-      const { items } = await ask("/activations", { model: modelId, texts: listOf(body.customText), targets });
+      const { items } = await ask("/activations", { model: modelId, texts: listOf(body.customText), targets: [target] });
       const answers = items.map((item) => {
         // The engine puts BOS first where the model has one; everything else that is special stands in the text.
-        const bos = item.tokens[0]?.special === true && (architecture !== "directions" || body.ignoreBos);
+        const bos = item.tokens[0]?.special === true && (latent || body.ignoreBos);
         return toActivation(item, feature, bos ? 1 : 0);
       });
       return typeof body.customText === "string" ? answers[0] : answers;
     };
   },
 };
+
+function inlineTarget(vector: SavedVector, model: ModelInfo) {
+  const point = pointOf(vector);
+  boundaryOf(point, model.layers);
+  if (vector.values.length !== model.width)
+    throw new TillerError("invalid_request", `The vector has ${vector.values.length} values, ${model.id} needs ${model.width}.`);
+  return { vector: encodeFloat32(vector.values), point: formatPoint(point) };
+}
+
+/** Whether a feature is an autoencoder's latent and no named direction. @throws TillerError `feature_not_found`. */
+function isLatent(model: ModelInfo, { source, index }: FeatureAt): boolean {
+  const { architecture, width } = findSource(model, source);
+  if (index < width) return architecture !== "directions";
+  throw new TillerError("feature_not_found", `Source '${source}' has no feature ${index}; its features are 0 to ${width - 1}.`);
+}
 
 function addressOf({ feature, neuron }: z.output<typeof ActivationBody>) {
   const given = (neuron ?? feature) as NonNullable<typeof feature>;
@@ -102,7 +128,7 @@ const sourceActivations: Reading<typeof SourceBody> = {
   body: SourceBody,
   answer: SourceAnswer,
   modelOf: ({ modelId }) => modelId,
-  plan(body, model) {
+  async plan(body, model) {
     findSource(model, body.source);
     return async (ask) => {
       const request = { model: model.id, source: body.source, texts: listOf(body.customText), top_k: PROTOCOL.topLatents };
@@ -118,7 +144,7 @@ const topkByToken: Reading<typeof TopkBody> = {
   body: TopkBody,
   answer: TopkResult,
   modelOf: ({ modelId }) => modelId,
-  plan(body, model) {
+  async plan(body, model) {
     findSource(model, body.source);
     refuseDensity(body.densityThreshold);
     return async (ask) => {
@@ -139,7 +165,7 @@ const searchAll: Reading<typeof SearchBody> = {
   body: SearchBody,
   answer: SearchResult,
   modelOf: ({ modelId }) => modelId,
-  plan(body, model) {
+  async plan(body, model) {
     const sources = sourcesOfSet(model, body.sourceSet, body.selectedLayers);
     refuseDensity(body.densityThreshold);
     return async (ask) => {
@@ -190,7 +216,13 @@ async function answerReading<Body extends z.ZodType>(room: Room, c: Context<App>
   const quota = room.limiter.quotaOf(`read:${caller.identifier}`, perHour);
   const { body } = await readBody(c.req.raw, reading.body);
   const { info, engine }: ServedModel = await room.models.get(reading.modelOf(body));
-  const answer = reading.plan(body, info);
+  const find: FindVector = async (address) => {
+    const found = (await room.vectors.find([address], caller.userId)).get(keyOf(address));
+    if (found !== undefined) return found;
+    const { modelId, source, index } = address;
+    throw new TillerError("feature_not_found", `There is no vector ${index} in '${source}' of '${modelId}' that you may use.`);
+  };
+  const answer = await reading.plan(body, info, find);
   const state = await quota.take();
   setLimitHeaders(c, state);
   if (!state.success) return refuseLimited(c, state, reading.path);

@@ -91,6 +91,23 @@ describe("a vector", () => {
     expect(both.receipts?.map(({ point }) => point)).toEqual(["blocks.3.hook_resid_pre", "blocks.2.hook_resid_post"]);
   });
 
+  it("is read on a text: the projection of every token's residual on it", async () => {
+    const mood = { modelId: MODEL, layer: "3-tales-directions", index: "0" };
+    const customText = "They were so happy.";
+    const read = async (feature: object, headers: Record<string, string> = {}) =>
+      json(await post("/api/activation/new", { feature, customText }, headers));
+    const unit = await read(mood);
+    const one = values.map((_, i) => (i === 5 ? 1 : 0));
+    const two = values.map((_, i) => (i === 5 ? 2 : 0));
+    const [first, second] = [await create({ vector: one }), await create({ vector: two, visibility: "private" })];
+    const at = (vector: Created["vector"]) => ({ modelId: MODEL, layer: vector.source, index: vector.index });
+    const [single, double] = [await read(at(first)), await read(at(second), owner.headers)];
+    expect(single.tokens).toEqual(unit.tokens);
+    const doubled = double.values as unknown as number[];
+    for (const [t, value] of (single.values as unknown as number[]).entries()) expect(doubled[t]).toBeCloseTo(2 * value, 4);
+    expect(await read(at(second))).toMatchObject({ code: "feature_not_found" });
+  });
+
   it("that is deleted is gone, for its owner too, and a steer that used it stays as it was", async () => {
     const vector = await create({ vectorLabel: "Gone" });
     const feature = { modelId: MODEL, layer: vector.source, index: vector.index, strength: 9 };
