@@ -126,6 +126,7 @@ describe("a conversation that cannot be steered", () => {
       /Only the first message can be a system message/,
     ],
     ["no word on special tokens", { steer_special_tokens: undefined }, 400, /^steer_special_tokens/],
+    ["stops", { stop: ["a", "b", "c", "d", "e", "f", "g", "h"] }, 400, /^stop must be a list of at most 7 texts here/],
     ["nothing to steer with", { features: [] }, 400, /at least one feature or vector/],
   ])("for %s is refused with what is allowed, and costs nothing", async (_, changes, status, words) => {
     const fresh = await newUser({ hourlyLimit: 3 });

@@ -1,6 +1,6 @@
 // A conversation to steer: its two histories, what the model's template makes of them, and the answer in Neuronpedia's shape.
 import { TillerError } from "../../shared/errors.ts";
-import type { GenerateResult, Message } from "../../shared/protocol.ts";
+import { type GenerateResult, type Message, LIMITS as PROTOCOL } from "../../shared/protocol.ts";
 import type { Config } from "../config.ts";
 import { read } from "../engine.ts";
 import type { ServedModel } from "../models.ts";
@@ -40,6 +40,14 @@ export async function planChat(
     STEERED: body.steeredChatMessages.map(toMessage),
     DEFAULT: body.defaultChatMessages.map(toMessage),
   };
+  const own = info.chat_stop ?? [];
+  const stop = [...new Set([...body.stop, ...own])];
+  if (stop.length > PROTOCOL.stops) {
+    throw new TillerError(
+      "invalid_request",
+      `stop must be a list of at most ${PROTOCOL.stops - own.length} texts here: messages of ${info.id} end with ${own.length} of its own.`,
+    );
+  }
   const { edits, ...kept } = await planEdits(body, info, directions, userId);
   const converse = async (side: SideName): Promise<Conversation> => {
     const messages = histories[side];
@@ -55,7 +63,6 @@ export async function planChat(
   };
   const [steered, plain] = await Promise.all([converse("STEERED"), converse("DEFAULT")]);
   const request = newEngineRequest(body, info);
-  const stop = [...new Set([...request.sampling.stop, ...(info.chat_stop ?? [])])];
   return {
     engineRequest: {
       ...request,

@@ -56,10 +56,6 @@ export class Tensors {
     return names.find((name) => this.file.tensors.has(name)) ?? (names[0] as string);
   }
 
-  has(name: string): boolean {
-    return this.file.tensors.has(name);
-  }
-
   rowsOf(name: string): number {
     return this.file.tensors.get(name)?.shape[0] ?? 0;
   }

@@ -79,7 +79,8 @@ async function transfer(settings: HubSettings, file: HubFile, part: string, from
   try {
     // fetch leaves the token behind when it is sent on to another host.
     const response = await fetch(fileUrl(settings, file), {
-      headers: { ...authorization(settings), ...(from > 0 ? { range: `bytes=${from}-` } : {}) },
+      // Ranges and sizes are those of the file itself.
+      headers: { ...authorization(settings), "accept-encoding": "identity", ...(from > 0 ? { range: `bytes=${from}-` } : {}) },
       signal: controller.signal,
     });
     if (response.status === 429 || response.status >= 500) throw new Busy(response.status, response.headers.get("retry-after"));

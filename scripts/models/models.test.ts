@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -323,6 +323,26 @@ describe("pulling a model", () => {
     await expect(pull("no such thing", options())).rejects.toThrow(/not in the catalogue/);
     await expect(pull("../x/y", options())).rejects.toThrow(/not in the catalogue/);
     expect(readdirSync(path.dirname(store))).not.toContain("y");
+  });
+
+  it("takes both tokenizer files of another repository where the model has none of its own", async () => {
+    const files = hub.repos.get(REPO) as Map<string, Uint8Array>;
+    hub.repos.set("EleutherAI/gpt-neo-125M", new Map(files));
+    const model = new Map(files);
+    model.delete("tokenizer.json");
+    model.set("tokenizer_config.json", Buffer.from("{}"));
+    hub.repos.set("roneneldan/TinyStories-33M", model);
+    const directory = await pull("TinyStories-33M", options());
+    for (const name of ["tokenizer.json", "tokenizer_config.json"])
+      expect(readFileSync(path.join(directory, name))).toEqual(Buffer.from(files.get(name) as Uint8Array));
+  });
+
+  it("writes nothing into a directory that was only linked", async () => {
+    const mine = path.join(store, "elsewhere", "tiny-gpt2");
+    cpSync(path.join(FIXTURES, "tiny-gpt2"), mine, { recursive: true });
+    addModel(store, mine);
+    await expect(pull(REPO, options())).rejects.toThrow(/'tiny-gpt2' in the store is a link to a directory of yours/);
+    expect(hub.requests).toEqual([]);
   });
 
   it("makes 8-bit blocks and says what they cost", async () => {

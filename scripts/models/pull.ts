@@ -1,5 +1,5 @@
 // `models pull`: from a name to a model directory that the engine serves, with the autoencoders that are asked for.
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, lstatSync, readFileSync, statSync } from "node:fs";
 import { mkdir, statfs, writeFile } from "node:fs/promises";
 import { totalmem } from "node:os";
 import path from "node:path";
@@ -12,7 +12,7 @@ import { CATALOG, type CatalogModel, type CatalogSource } from "../../shared/cat
 import { download } from "./download.ts";
 import { type HubFile, type HubSettings, listHub } from "./hub.ts";
 import { bytes, millions, Progress, type ProgressOptions } from "./progress.ts";
-import { checkId, type PullRecord, RECORD, readRecord } from "./store.ts";
+import { checkId, readRecord, writeRecord } from "./store.ts";
 
 /** Memory of a weight in float32 with its packed copy, and how much of the machine's a comparison may take. */
 const FLOAT_BYTES = 8;
@@ -50,6 +50,8 @@ interface Wanted {
 export async function pull(name: string, options: PullOptions): Promise<string> {
   const known = CATALOG.find(({ id }) => id === name) ?? fromRepository(name);
   const directory = path.join(options.store, checkId(known.id));
+  if (lstatSync(directory, { throwIfNoEntry: false })?.isSymbolicLink() === true)
+    throw new Error(`'${known.id}' in the store is a link to a directory of yours, which nothing is written to: remove the link first.`);
   const sources = chosenSources(known, options.sources);
   const [small, weights] = await modelFiles(known, options);
   // Small files first: a model that the engine cannot run costs no download.
@@ -76,13 +78,15 @@ async function modelFiles({ repo, tokenizer }: CatalogModel, { hub, revision }: 
   const { files } = await listHub(hub, repo, revision);
   const at = (name: string) => files.find(({ path: place }) => place === name);
   if (at("config.json") === undefined) throw new Error(`${repo} has no config.json: it is no model in the layout of transformers.`);
-  const small = files.filter(({ path: place }) => MODEL_FILES.test(place) || place === INDEX);
+  let small = files.filter(({ path: place }) => MODEL_FILES.test(place) || place === INDEX);
   const place = (file: HubFile): Wanted => ({ file, place: file.path });
   if (at("tokenizer.json") === undefined) {
     if (tokenizer === undefined)
       throw new Error(`${repo} has no tokenizer.json, which this engine reads; older tokenizer files it does not.`);
     const other = await listHub(hub, tokenizer, "main");
-    small.push(...other.files.filter(({ path: name }) => /^tokenizer(_config)?\.json$/.test(name)));
+    // Both files from there: a configuration belongs to its own tokenizer.
+    const ofTokenizer = ({ path: name }: HubFile) => /^tokenizer(_config)?\.json$/.test(name);
+    small = [...small.filter((file) => !ofTokenizer(file)), ...other.files.filter(ofTokenizer)];
   }
   const shards = files.filter(({ path: name }) => /^model-\d+-of-\d+\.safetensors$/.test(name));
   const single = at(WEIGHTS);
@@ -178,8 +182,7 @@ async function fetchAll(all: readonly Wanted[], directory: string, { repo }: Cat
       try {
         await download(hub, file, path.join(directory, place), { onBytes, sleep });
         files[place] = file.hash.hex;
-        const record: PullRecord = { repo, revision, files };
-        await writeFile(path.join(directory, RECORD), `${JSON.stringify(record, null, 1)}\n`);
+        writeRecord(directory, { repo, revision, files });
       } catch (error) {
         failures.push(error);
       }

@@ -1,12 +1,23 @@
 // The folder of models that were pulled or added: one model directory each, in the layout the engines read.
-import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync } from "node:fs";
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import path from "node:path";
 import { defaultCacheBytes, defaultModelBytes, planBytes } from "../../gpu-functions/cpu/memory.ts";
 import { readModel } from "../../gpu-functions/cpu/model.ts";
 import { ROOT } from "../edge-bundle.ts";
 
 /** What `pull` notes of a model beside its files. */
-export const RECORD = "hub.json";
+const RECORD = "hub.json";
 const ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$/;
 
 export interface StoredModel {
@@ -109,4 +120,11 @@ export function readRecord(directory: string): PullRecord | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** Whole or not at all, and at once: several downloads end at about the same time, and a damaged note costs all of them again. */
+export function writeRecord(directory: string, record: PullRecord): void {
+  const file = path.join(directory, RECORD);
+  writeFileSync(`${file}.part`, `${JSON.stringify(record, null, 1)}\n`);
+  renameSync(`${file}.part`, file);
 }
