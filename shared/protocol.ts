@@ -245,6 +245,10 @@ export const SourceInfo = z.object({
   /** `directions` = named directions without an encoder. */
   architecture: z.string(),
   labelled_features: z.array(z.object({ index: z.int(), label: z.string(), strength: z.number().optional() })),
+  /** Changes whenever labels or what was found out on texts (features.ts) do; absent where there are neither. */
+  features_revision: z.string().optional(),
+  /** Whether densities are known, so that `max_density` can be asked for. */
+  densities: z.boolean().optional(),
 });
 
 export type SourceInfo = z.infer<typeof SourceInfo>;

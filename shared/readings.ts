@@ -93,6 +93,8 @@ export const LatentsRequest = z.strictObject({
   rank_by: z.array(z.int().min(0)).min(1).max(LIMITS.texts).optional(),
   /** Leaves BOS out, on which most SAEs were not trained: nothing is listed for it and its activations count as 0. */
   ignore_bos: z.boolean().default(true),
+  /** Leaves out latents that are active on a larger share of tokens. Needs a source whose `densities` are known. */
+  max_density: z.number().gt(0).max(1).optional(),
   deadline_ms: z.int().min(1).max(LIMITS.deadlineMs).optional(),
 });
 export type LatentsRequest = z.infer<typeof LatentsRequest>;

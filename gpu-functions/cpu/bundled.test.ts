@@ -3,7 +3,9 @@ import { readdirSync, readFileSync, statSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Edit, GenerateRequest, type Message } from "../../shared/protocol.ts";
+import { ActivationsRequest } from "../../shared/readings.ts";
 import { type Engine, loadEngine } from "./engine.ts";
+import { FEATURES_FILE } from "./feature-file.ts";
 
 const directory = path.join(import.meta.dirname, "..", "bundled", "tiller-tales");
 const MODEL = "tiller-tales";
@@ -65,11 +67,14 @@ const NEGATIVE = new Set(
 const PROMPTS = ["The children", "One day, Anna", "In the morning, the boy", "My friend and I"];
 
 describe("the bundled model", () => {
-  it("takes at most 12 MB of the repository", () => {
-    const size = readdirSync(directory, { recursive: true, withFileTypes: true })
-      .filter((entry) => entry.isFile())
-      .reduce((sum, entry) => sum + statSync(path.join(entry.parentPath, entry.name)).size, 0);
-    expect(size).toBeLessThanOrEqual(12_000_000);
+  it("takes at most 12 MB of the repository, and what its latents do on texts 4 MB more", () => {
+    const files = readdirSync(directory, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+    const bytes = (found: boolean) =>
+      files
+        .filter(({ name }) => (name === FEATURES_FILE) === found)
+        .reduce((sum, entry) => sum + statSync(path.join(entry.parentPath, entry.name)).size, 0);
+    expect(bytes(false)).toBeLessThanOrEqual(12_000_000);
+    expect(bytes(true)).toBeLessThanOrEqual(4_000_000);
   });
 
   it("writes happier words along the mood direction and sadder ones against it", async () => {
@@ -126,6 +131,24 @@ Her mom smiled and said, "`,
     });
     for await (const { event, data } of engine.generate(request, new AbortController().signal))
       if (event === "done") expect(data.rows[0]).toMatchObject({ finish_reason: "stop", text: expect.stringMatching(/^[A-Z].{4,}/) });
+  });
+
+  it("knows what its latents do on texts, as readings of the examples show it", async () => {
+    const { id, width, densities } = source("jumprelu");
+    expect(densities).toBe(true);
+    const indexes = Array.from({ length: 64 }, (_, i) => Math.floor((i * width) / 64));
+    const { features } = await engine.features({ model: MODEL, source: id, indexes, limit: 1 });
+    const known = features.flatMap(({ index, stats }) => (stats?.examples[0] === undefined ? [] : [{ index, ...stats }]));
+    expect(known.length).toBeGreaterThan(60);
+    const request = ActivationsRequest.parse({
+      model: MODEL,
+      texts: known.map(({ examples }) => examples[0]?.tokens.join("") ?? ""),
+      targets: known.map(({ index }) => ({ feature: { model: MODEL, source: id, index } })),
+    });
+    const { items } = await engine.activations(request, new AbortController().signal);
+    // An example is a part of a longer text: without what came before it the values differ, but not beyond recognition.
+    const near = known.filter(({ max_activation }, i) => Math.max(...(items[i]?.values[i]?.slice(1) ?? [])) > max_activation / 2);
+    expect(near.length).toBeGreaterThan(0.9 * known.length);
   });
 
   it("has no demonstration prompt in the scripts that made its stories, and a demonstration that shows", async () => {

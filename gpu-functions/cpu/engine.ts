@@ -1,5 +1,6 @@
 // The CPU engine: models behind the calls of the engine protocol. No HTTP here, no ONNX.
 import { availableParallelism } from "node:os";
+import type { FeaturesRequest, FeaturesResult, RowsRequest, RowsResult, SimilarRequest, SimilarResult } from "../../shared/features.ts";
 import type { GenerateEvent, GenerateRequest, ModelInfo } from "../../shared/protocol.ts";
 import type {
   ActivationsRequest,
@@ -13,13 +14,16 @@ import type {
 } from "../../shared/readings.ts";
 import { readActivations } from "./activations.ts";
 import type { Quantise } from "./directory.ts";
+import { readDensities, readFeatures } from "./features.ts";
 import { readLatents } from "./latents.ts";
 import { defaultCacheBytes, defaultModelBytes } from "./memory.ts";
 import { type Model, planGeneration, readModel } from "./model.ts";
 import { ModelPool } from "./pool.ts";
 import { planTexts } from "./read-text.ts";
+import { readDecoderRows } from "./rows.ts";
 import { planScore, scoreText } from "./score.ts";
 import type { EngineService } from "./server.ts";
+import { findSimilar } from "./similar.ts";
 import { tokenize } from "./tokenize.ts";
 
 export interface EngineOptions {
@@ -95,7 +99,8 @@ export async function loadEngine(options: EngineOptions): Promise<Engine> {
       const known = pool.known(request.model);
       known.sources.sae(request.source);
       planTexts(known, request.texts);
-      return withModel(request.model, (model) => readLatents(model, request, signal));
+      const densities = request.max_density === undefined ? undefined : await readDensities(known, request.source);
+      return withModel(request.model, (model) => readLatents(model, request, densities, signal));
     },
     async activations(request: ActivationsRequest, signal: AbortSignal): Promise<ActivationsResult> {
       planTexts(pool.known(request.model), request.texts);
@@ -103,6 +108,16 @@ export async function loadEngine(options: EngineOptions): Promise<Engine> {
     },
     async tokenize(request: TokenizeRequest): Promise<TokenizeResult> {
       return tokenize(pool.known(request.model), request);
+    },
+    // Directions and what is known of them lie in files: the model need not be loaded.
+    async rows(request: RowsRequest, signal: AbortSignal): Promise<RowsResult> {
+      return readDecoderRows(pool.known(request.model), request, signal);
+    },
+    async similar(request: SimilarRequest, signal: AbortSignal): Promise<SimilarResult> {
+      return findSimilar(pool.known(request.model), request, signal);
+    },
+    async features(request: FeaturesRequest): Promise<FeaturesResult> {
+      return readFeatures(pool.known(request.model), request);
     },
     close: () => pool.close(),
   };

@@ -18,8 +18,17 @@ export interface BuiltGraph {
   readonly weights: ReadonlyMap<string, Weight>;
 }
 
+/** What happens to the residual stream's end on its way to the logits. */
+export interface Output {
+  /** Whether the last norm takes the mean away. */
+  readonly centred: boolean;
+  /** Logits x become cap tanh(x / cap); null: they stay. */
+  readonly cap: number | null;
+}
+
 export interface FamilyModel {
   readonly shape: Shape;
+  readonly output: Output;
   /**
    * @param storage how the matrices are held; float32 when absent.
    * @param from boundary at which the graph begins, from residuals that are given; 0 or absent: from tokens.

@@ -59,7 +59,7 @@ function load(json: unknown, tensors: ReadonlySet<string>, weightsFile: string):
     const model = graph.finish(last, `${root}wte.weight`);
     return { model, inputs: w.inputs, outputs: w.outputs, weights: graph.weights };
   };
-  return { shape, build };
+  return { shape, output: { centred: true, cap: null }, build };
 }
 
 export const gptNeo: Family = { id: "gpt_neo", load };

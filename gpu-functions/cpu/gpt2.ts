@@ -51,7 +51,7 @@ function load(json: unknown, tensors: ReadonlySet<string>, weightsFile: string):
     const model = graph.finish(last, `${root}wte.weight`);
     return { model, inputs: w.inputs, outputs: w.outputs, weights: graph.weights };
   };
-  return { shape, build };
+  return { shape, output: { centred: true, cap: null }, build };
 }
 
 export const gpt2: Family = { id: "gpt2", load };

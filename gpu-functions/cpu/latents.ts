@@ -7,15 +7,25 @@ import { ENCODED, type SaeEncoder } from "./sae-encoder.ts";
 
 type Item = LatentsResult["items"][number];
 
-/** @throws TillerError `feature_not_found` for an unknown source, `invalid_request` for one without an encoder. */
-export async function readLatents(model: Model, request: LatentsRequest, signal: AbortSignal): Promise<LatentsResult> {
+/**
+ * @param densities of all latents; needed where `max_density` is given.
+ * @throws TillerError `feature_not_found` for an unknown source, `invalid_request` for one without an encoder.
+ */
+export async function readLatents(
+  model: Model,
+  request: LatentsRequest,
+  densities: Float64Array | undefined,
+  signal: AbortSignal,
+): Promise<LatentsResult> {
   const began = performance.now();
+  const { max_density = 1 } = request;
+  const listed = (index: number) => (densities?.[index] ?? 0) <= max_density;
   const sae = model.sources.sae(request.source);
   const items: Item[] = [];
   // One text after another: the residuals of many long ones would take gigabytes.
   for (const ids of planTexts(model, request.texts)) {
     const text = await readText(model, ids, [sae.point], signal, remaining(request.deadline_ms, began));
-    items.push(await model.encoders.use(sae, (encoder) => findLatents(sae, encoder, text, request)));
+    items.push(await model.encoders.use(sae, (encoder) => findLatents(sae, encoder, text, request, listed)));
   }
   return { items };
 }
@@ -25,6 +35,7 @@ async function findLatents(
   encoder: SaeEncoder,
   { tokens, residuals, bos }: ReadText,
   { top_k, rank, rank_by, ignore_bos }: LatentsRequest,
+  listed: (index: number) => boolean,
 ): Promise<Item> {
   const first = ignore_bos && bos ? 1 : 0;
   const top: Item["top"] = tokens.map(() => []);
@@ -38,7 +49,10 @@ async function findLatents(
     }
   };
   await visit((start, count, found) => {
-    for (let t = 0; t < count; t++) top[start + t] = found.top(t).slice(0, top_k);
+    for (let t = 0; t < count; t++) {
+      const active = found.top(t).filter(({ index }) => listed(index));
+      top[start + t] = active.slice(0, top_k);
+    }
     if (rank === 0) return;
     if (rank_by === undefined) {
       found.greatest.forEach((value, i) => {
@@ -54,7 +68,7 @@ async function findLatents(
       });
     }
   });
-  const ranked = rank === 0 ? [] : greatest(score, rank);
+  const ranked = rank === 0 ? [] : greatest(score, rank, listed);
   const values = ranked.map(() => new Array<number>(tokens.length).fill(0));
   if (ranked.length > 0) {
     await visit((start, count, { activations }) => {
@@ -71,10 +85,10 @@ async function findLatents(
 }
 
 /** Indices of the greatest values above 0, the greatest first, the lower index first among equals. */
-function greatest(values: Float64Array, count: number): number[] {
+function greatest(values: Float64Array, count: number, listed: (index: number) => boolean): number[] {
   const active: number[] = [];
   values.forEach((value, i) => {
-    if (value > 0) active.push(i);
+    if (value > 0 && listed(i)) active.push(i);
   });
   return active.sort((a, b) => (values[b] as number) - (values[a] as number) || a - b).slice(0, count);
 }

@@ -75,7 +75,7 @@ export function llamaLike(config: Config, traits: Traits, tensors: ReadonlySet<s
     const model = wire({ graph, config, traits, shape, rotary: rotaryWeights(graph, rope, shape) }, root);
     return { model, inputs: graph.writer.inputs, outputs: graph.writer.outputs, weights: graph.weights };
   };
-  return { shape, build };
+  return { shape, output: { centred: false, cap: traits.logitCap ?? null }, build };
 }
 
 function shapeOf(config: Config): Shape {

@@ -56,7 +56,8 @@ export class ModelPool {
   }
 
   infos(): ModelInfo[] {
-    return [...this.entries.values()].map(({ known }) => known.info);
+    // Labels and what was found out on texts may have changed since the directory was read.
+    return [...this.entries.values()].map(({ known }) => ({ ...known.info, sources: known.sources.info() }));
   }
 
   /** @throws TillerError `model_not_found` naming the models there are. */

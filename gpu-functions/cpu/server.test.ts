@@ -6,6 +6,7 @@ import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { encodeFloat32 } from "../../shared/base64.ts";
 import { TillerError } from "../../shared/errors.ts";
+import { FeaturesResult, RowsResult, SimilarResult } from "../../shared/features.ts";
 import { EngineErrorBody, type GenerateEvent, GenerateResult, ModelList, TokenEvent } from "../../shared/protocol.ts";
 import { ActivationsResult, ScoreResult, TokenizeResult } from "../../shared/readings.ts";
 import { parseEvents } from "../../shared/sse.ts";
@@ -42,7 +43,10 @@ beforeAll(async () => {
   const plain = path.join(fixtures, "tiny-gpt2");
   cpSync(plain, chatModel, { recursive: true });
   writeFileSync(path.join(chatModel, "chat_template.jinja"), CHAT);
-  engine = await loadEngine({ directories: [plain, chatModel], threads: 1 });
+  const saes = path.join(temporary, "tiny-saes");
+  cpSync(plain, saes, { recursive: true });
+  cpSync(path.join(fixtures, "saes", "sources", "2-standard"), path.join(saes, "sources", "2-standard"), { recursive: true });
+  engine = await loadEngine({ directories: [plain, chatModel, saes], threads: 1 });
   url = await listen(engine);
 });
 afterAll(async () => {
@@ -87,11 +91,12 @@ async function readStream(response: Response): Promise<GenerateEvent[]> {
 
 describe("the protocol", () => {
   it("says that it lives without asking for the token, and what it serves with it", async () => {
-    expect(await (await fetch(`${url}/health`)).json()).toEqual({ status: "ok", models: ["tiny-gpt2", "tiny-chat"] });
+    expect(await (await fetch(`${url}/health`)).json()).toEqual({ status: "ok", models: ["tiny-gpt2", "tiny-chat", "tiny-saes"] });
     const { models } = ModelList.parse(await (await fetch(`${url}/models`, { headers: authorised })).json());
     expect(models).toMatchObject([
       { id: "tiny-gpt2", family: "gpt2", layers: 4, width: 48, context: 160, chat_template: false },
       { id: "tiny-chat", chat_template: true },
+      { id: "tiny-saes", sources: [{ id: "2-standard" }] },
     ]);
   });
 
@@ -312,6 +317,30 @@ describe("readings", () => {
   });
 });
 
+describe("features", () => {
+  it("are answered with their directions, neighbours and what is known of them, or with what is wrong", async () => {
+    const of = { model: "tiny-saes", source: "2-standard" };
+    const ask = async (call: string, payload: object) => {
+      const response = await post(`${url}/${call}`, { ...of, ...payload });
+      return { status: response.status, body: (await response.json()) as { error: { message: string } } };
+    };
+    const { rows, point } = RowsResult.parse((await ask("rows", { indexes: [4] })).body);
+    expect(point).toBe("blocks.2.hook_resid_pre");
+    const { items } = SimilarResult.parse((await ask("similar", { vector: rows[0], top_k: 2 })).body);
+    expect(items).toMatchObject([{ index: 4, cosine: expect.closeTo(1, 5) }, {}]);
+    const { features, next } = FeaturesResult.parse((await ask("features", { indexes: [4] })).body);
+    expect([features[0]?.index, features[0]?.stats, next]).toEqual([4, null, null]);
+    for (const [call, payload, status, sentence] of [
+      ["rows", { indexes: [32] }, 404, "Source '2-standard' has no feature 32; its features are 0 to 31."],
+      ["features", {}, 400, "body: give exactly one of indexes and from."],
+      ["similar", { vector: edit.vector, top_k: 0 }, 400, expect.stringMatching(/^top_k: /)],
+    ] as const) {
+      const { status: found, body } = await ask(call, payload);
+      expect([found, body.error.message]).toEqual([status, sentence]);
+    }
+  });
+});
+
 describe("failures half way", () => {
   const notAsked = () => Promise.reject(new Error("not asked"));
   const service = (events: () => AsyncIterable<GenerateEvent>): EngineService => ({
@@ -321,6 +350,9 @@ describe("failures half way", () => {
     latents: notAsked,
     activations: notAsked,
     tokenize: notAsked,
+    rows: notAsked,
+    similar: notAsked,
+    features: notAsked,
   });
   const token: GenerateEvent = { event: "token", data: { row: "A", index: 0, id: 1, text: "x", token: "x", logprob: -1, top: [] } };
 

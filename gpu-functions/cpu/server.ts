@@ -4,6 +4,14 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { z } from "zod";
 import { TillerError } from "../../shared/errors.ts";
 import {
+  FeaturesRequest,
+  type FeaturesResult,
+  RowsRequest,
+  type RowsResult,
+  SimilarRequest,
+  type SimilarResult,
+} from "../../shared/features.ts";
+import {
   type GenerateEvent,
   GenerateRequest,
   type GenerateResult,
@@ -32,6 +40,9 @@ export interface EngineService {
   latents(request: LatentsRequest, signal: AbortSignal): Promise<LatentsResult>;
   activations(request: ActivationsRequest, signal: AbortSignal): Promise<ActivationsResult>;
   tokenize(request: TokenizeRequest): Promise<TokenizeResult>;
+  rows(request: RowsRequest, signal: AbortSignal): Promise<RowsResult>;
+  similar(request: SimilarRequest, signal: AbortSignal): Promise<SimilarResult>;
+  features(request: FeaturesRequest): Promise<FeaturesResult>;
 }
 
 export interface ServerOptions {
@@ -79,26 +90,32 @@ async function handle(service: EngineService, options: ServerOptions, request: I
   }
   if (pathname === "/models") return sendJson(response, 200, { models: service.models() });
   const text = await readBody(request, response);
-  if (pathname === "/tokenize") return sendJson(response, 200, await service.tokenize(parseBody(TokenizeRequest, text)));
   const controller = new AbortController();
   response.once("close", () => controller.abort());
   const { signal } = controller;
-  if (pathname === "/score") return sendJson(response, 200, await service.score(parseBody(ScoreRequest, text), signal));
-  if (pathname === "/latents") return sendJson(response, 200, await service.latents(parseBody(LatentsRequest, text), signal));
-  if (pathname === "/activations") return sendJson(response, 200, await service.activations(parseBody(ActivationsRequest, text), signal));
+  const answer = ANSWERS.get(pathname);
+  if (answer !== undefined) return sendJson(response, 200, await answer(service, text, signal));
   const events = service.generate(parseBody(GenerateRequest, text), signal)[Symbol.asyncIterator]();
   if (request.headers.accept?.includes("text/event-stream")) await sendEvents(events, response);
   else await sendResult(events, response);
 }
 
+/** Calls that take JSON and answer JSON, and nothing else. */
+const ANSWERS = new Map<string, (service: EngineService, body: string, signal: AbortSignal) => Promise<unknown>>([
+  ["/score", (service, body, signal) => service.score(parseBody(ScoreRequest, body), signal)],
+  ["/latents", (service, body, signal) => service.latents(parseBody(LatentsRequest, body), signal)],
+  ["/activations", (service, body, signal) => service.activations(parseBody(ActivationsRequest, body), signal)],
+  ["/tokenize", (service, body) => service.tokenize(parseBody(TokenizeRequest, body))],
+  ["/rows", (service, body, signal) => service.rows(parseBody(RowsRequest, body), signal)],
+  ["/similar", (service, body, signal) => service.similar(parseBody(SimilarRequest, body), signal)],
+  ["/features", (service, body) => service.features(parseBody(FeaturesRequest, body))],
+]);
+
 const ROUTES: ReadonlyMap<string, string> = new Map([
   ["/health", "GET"],
   ["/models", "GET"],
   ["/generate", "POST"],
-  ["/score", "POST"],
-  ["/latents", "POST"],
-  ["/activations", "POST"],
-  ["/tokenize", "POST"],
+  ...[...ANSWERS.keys()].map((pathname) => [pathname, "POST"] as const),
 ]);
 
 /** Compares digests, so that neither the length nor a common beginning shows in the time it takes. */

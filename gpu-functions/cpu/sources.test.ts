@@ -146,6 +146,7 @@ describe("sources", () => {
           { index: 0, label: "a" },
           { index: 1, label: "b", strength: 4 },
         ],
+        features_revision: expect.any(String),
       },
     ]);
   });

@@ -1,4 +1,5 @@
 // The directions a model directory brings: `sources/<source id>/` with an autoencoder (sae-formats.ts) or named directions, and labels.
+import { createHash } from "node:crypto";
 import { existsSync, readdirSync } from "node:fs";
 import path from "node:path";
 import { z } from "zod";
@@ -7,7 +8,9 @@ import { TillerError } from "../../shared/errors.ts";
 import type { FeatureRef, SourceInfo } from "../../shared/protocol.ts";
 import type { Latent } from "../../shared/steering.ts";
 import type { Shape } from "./blocks.ts";
-import { decoderRow, latentOf, latentVector, type Sae } from "./sae.ts";
+import { FeatureFile } from "./feature-file.ts";
+import { Labels } from "./labels.ts";
+import { decoderRow, type LatentMatrix, latentOf, latentVector, type Sae } from "./sae.ts";
 import { openSae } from "./sae-formats.ts";
 import { openSafetensors } from "./safetensors.ts";
 import { parseFile, pointOf, Tensors } from "./source-file.ts";
@@ -20,14 +23,23 @@ const Directions = z.object({
   hook_name: z.string(),
 });
 
-const Labels = z.object({ labels: z.record(z.string().regex(/^\d+$/), z.object({ label: z.string(), strength: z.number().optional() })) });
-
 /** Rows kept in memory per source. */
 const CACHED_ROWS = 256;
 
-interface Source {
-  readonly info: SourceInfo;
-  readonly point: Point;
+/** What never changes of a source's description. */
+type FixedInfo = Pick<SourceInfo, "id" | "point" | "width" | "architecture">;
+
+/** What is known of a source's features. */
+export interface SourceFeatures {
+  readonly info: FixedInfo;
+  /** All directions, as they are stored: their lengths mean nothing. */
+  readonly decoder: LatentMatrix;
+  readonly labels: Labels;
+  readonly file: FeatureFile;
+}
+
+interface Source extends SourceFeatures {
+  readonly directory: string;
   /** Undefined for named directions. */
   readonly sae: Sae | undefined;
   /** The row as it steers, and what activations are multiplied by. */
@@ -44,6 +56,7 @@ export interface Feature {
 }
 
 export interface SourceStore {
+  /** Every source, with its labels as they are now. */
   info(): SourceInfo[];
   /**
    * An autoencoder's decoder row is brought to length one (Neuronpedia folds W_dec's norms); a named direction is used as it is.
@@ -57,6 +70,10 @@ export interface SourceStore {
   latent(feature: FeatureRef): Feature & { readonly latent: Latent };
   /** @throws TillerError `feature_not_found`, or `invalid_request` for named directions, which have no encoder. */
   sae(source: string): Sae;
+  /** @throws TillerError `feature_not_found` naming the sources there are. */
+  features(source: string): SourceFeatures;
+  /** The folder a source lies in. @throws TillerError like `features`. */
+  directory(source: string): string;
 }
 
 /**
@@ -90,7 +107,7 @@ export function openSources(directory: string, shape: Shape): SourceStore {
     return { direction: rowOf(found, index).direction, point: found.info.point };
   };
   return {
-    info: () => [...sources.values()].map((source) => source.info),
+    info: () => [...sources.values()].map(describe),
     direction,
     latent(feature) {
       const source = find(feature.source);
@@ -99,14 +116,32 @@ export function openSources(directory: string, shape: Shape): SourceStore {
       return { ...direction(feature), latent: latentOf(sae, feature.index, norm) };
     },
     sae: (id) => autoencoder(find(id), "it has no latents that could be active; /activations gives projections on its directions"),
+    features: find,
+    directory: (id) => find(id).directory,
   };
+}
+
+function describe({ info, labels, file }: Source): SourceInfo {
+  const labelled_features = [...labels.current().values()];
+  const [label, found] = [labels.revision(), file.revision()];
+  const revision = createHash("sha256").update(`${label}\n${found}`).digest("hex").slice(0, 16);
+  return {
+    ...info,
+    labelled_features,
+    ...(label === undefined && found === undefined ? {} : { features_revision: revision }),
+    ...(found === undefined ? {} : { densities: true }),
+  };
+}
+
+/** @throws TillerError `feature_not_found` naming the features there are. */
+export function checkIndex({ id, width }: Pick<SourceInfo, "id" | "width">, index: number): void {
+  if (index >= width)
+    throw new TillerError("feature_not_found", `Source '${id}' has no feature ${index}; its features are 0 to ${width - 1}.`);
 }
 
 function rowOf(source: Source, index: number): { readonly direction: Float32Array; readonly norm: number } {
   const { info } = source;
-  if (index >= info.width) {
-    throw new TillerError("feature_not_found", `Source '${info.id}' has no feature ${index}; its features are 0 to ${info.width - 1}.`);
-  }
+  checkIndex(info, index);
   const row = source.rows.get(index) ?? source.row(index);
   if (!row.direction.every(Number.isFinite) || row.direction.every((value) => value === 0)) {
     throw new TillerError(
@@ -126,22 +161,26 @@ function openSource(directory: string, id: string, shape: Shape): Source {
   const opened = openDirections(directory, shape) ?? openAutoencoder(directory, address.layer, shape);
   const { point, width } = opened;
   if (point.layer !== address.layer) throw new Error(`${directory}: it belongs to ${formatPoint(point)}, but the source is called ${id}`);
-  const labelFile = path.join(directory, "labels.json");
-  const labels = existsSync(labelFile) ? parseFile(labelFile, Labels).labels : {};
-  const labelled = Object.entries(labels)
-    .map(([index, { label, strength }]) => ({ index: Number(index), label, ...(strength === undefined ? {} : { strength }) }))
-    .sort((a, b) => a.index - b.index);
-  for (const { index } of labelled)
-    if (index >= width) throw new Error(`${labelFile}: there is no feature ${index}; they are 0 to ${width - 1}`);
-  const info = { id, point: formatPoint(point), width, architecture: opened.architecture, labelled_features: labelled };
-  return { info, point, sae: opened.sae, row: opened.row, rows: new Map() };
+  const info = { id, point: formatPoint(point), width, architecture: opened.architecture };
+  const { sae, row, decoder } = opened;
+  return {
+    directory,
+    info,
+    decoder,
+    labels: new Labels(directory, width),
+    file: new FeatureFile(directory, id, width),
+    sae,
+    row,
+    rows: new Map(),
+  };
 }
 
-type Opened = Pick<Source, "point" | "sae" | "row"> & { readonly width: number; readonly architecture: string };
+type Opened = Pick<Source, "decoder" | "sae" | "row"> & { readonly point: Point; readonly width: number; readonly architecture: string };
 
 function openAutoencoder(directory: string, layer: number, shape: Shape): Opened {
   const sae = openSae(directory, layer, shape);
-  return { point: sae.point, sae, width: sae.latents, architecture: sae.activation.kind, row: (index) => decoderRow(sae, index) };
+  const { point, latents: width, decoder } = sae;
+  return { point, sae, width, decoder, architecture: sae.activation.kind, row: (index) => decoderRow(sae, index) };
 }
 
 /** Undefined when the directory does not say that it holds named directions. */
@@ -160,5 +199,5 @@ function openDirections(directory: string, shape: Shape): Opened | undefined {
     true,
   );
   const row = (index: number) => ({ direction: latentVector(rows, index), norm: 1 });
-  return { point, sae: undefined, width: config.d_sae, architecture: config.architecture, row };
+  return { point, sae: undefined, width: config.d_sae, decoder: rows, architecture: config.architecture, row };
 }
