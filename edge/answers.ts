@@ -23,6 +23,16 @@ export const RateLimited = ErrorBody.extend({
   remainingRequests: z.int().openapi({ example: 0 }),
 }).openapi("RateLimited");
 
+/** A caller without a place left. */
+export class RateLimitedError extends TillerError {
+  readonly limited: Omit<z.infer<typeof RateLimited>, keyof ErrorBody>;
+
+  constructor(sentence: string, retryAfterSeconds: number, limited: RateLimitedError["limited"]) {
+    super("rate_limited", sentence, { retryAfterSeconds });
+    this.limited = limited;
+  }
+}
+
 export const toErrorBody = (error: TillerError, requestId: string): ErrorBody => ({
   error: error.message,
   message: error.message,
@@ -35,7 +45,8 @@ export function answerError(thrown: Error, c: Context<App>): Response {
   const error = toTillerError(thrown);
   logFault(error, c.get("requestId"));
   if (error.retryAfterSeconds !== undefined) c.header("retry-after", String(Math.max(1, Math.ceil(error.retryAfterSeconds))));
-  return c.json(toErrorBody(error, c.get("requestId")), error.status);
+  const more = error instanceof RateLimitedError ? error.limited : {};
+  return c.json({ ...more, ...toErrorBody(error, c.get("requestId")) }, error.status);
 }
 
 /** Writes one line for a failure on our side: the code, the request and the cause's own words, never a prompt or a key. */
@@ -68,6 +79,7 @@ const jsonError = (description: string, schema: z.ZodType = ErrorBody) => ({ des
 export const ERROR_RESPONSES = {
   400: jsonError("The request is not valid; the sentence names the field and what is allowed."),
   401: jsonError("An API key was sent and is not valid. (Send none to call anonymously.)"),
+  403: jsonError("This key may not do that: it belongs to somebody else."),
   404: jsonError("No such model, source, feature or id; the sentence names what there is."),
   409: jsonError("This conflicts with what is there; the sentence says what to do first."),
   413: jsonError("The body is larger than 1 MB."),

@@ -7,21 +7,36 @@ import { methodNotAllowed } from "hono/method-not-allowed";
 import { requestId } from "hono/request-id";
 import { secureHeaders } from "hono/secure-headers";
 import { TillerError } from "../shared/errors.ts";
+import { type Accounts, newAccounts } from "./account/store.ts";
 import { answerError } from "./answers.ts";
 import { type Gate, newGate } from "./auth.ts";
+import { type Catalogue, newCatalogue } from "./catalogue/store.ts";
 import type { Config } from "./config.ts";
+import { type Labels, newLabels } from "./features/labels.ts";
+import { newUploads, type Uploads } from "./features/store.ts";
 import { LIMITS } from "./limits.ts";
+import { type Lists, newLists } from "./lists/store.ts";
 import { type Models, newModels } from "./models.ts";
 import { newRateLimiter, type RateLimiter } from "./rate-limit.ts";
+import { mountAccount } from "./routes/account.ts";
+import { mountCatalogue } from "./routes/catalogue.ts";
 import { mountDocs } from "./routes/docs.ts";
+import { mountExplanations } from "./routes/explanations.ts";
+import { mountFeatures } from "./routes/features.ts";
 import { mountHealth } from "./routes/health.ts";
+import { mountLists } from "./routes/lists.ts";
 import { mountModels } from "./routes/models.ts";
-import { mountPages } from "./routes/pages.tsx";
+import { EMBED_POLICY, mountPages } from "./routes/pages.tsx";
+import { mountPresets } from "./routes/presets.ts";
 import { mountReadings } from "./routes/read.ts";
+import { mountShares } from "./routes/shares.ts";
 import { mountSteer } from "./routes/steer.ts";
 import { mountSteerChat } from "./routes/steer-chat.ts";
 import { mountSteerLoad } from "./routes/steer-load.ts";
+import { mountVectorFiles } from "./routes/vector-files.ts";
 import { mountVectors } from "./routes/vectors.ts";
+import { newShares, type Shares } from "./share/store.ts";
+import { newRecipes, type Recipes } from "./steer/recipe.ts";
 import { newSteers, type Steers } from "./steer/save.ts";
 import { newVectors, type Vectors } from "./vectors/store.ts";
 
@@ -38,6 +53,13 @@ export interface Room {
   readonly limiter: RateLimiter;
   readonly steers: Steers;
   readonly vectors: Vectors;
+  readonly accounts: Accounts;
+  readonly catalogue: Catalogue;
+  readonly uploads: Uploads;
+  readonly labels: Labels;
+  readonly lists: Lists;
+  readonly recipes: Recipes;
+  readonly shares: Shares;
 }
 
 /** Headers a browser's script may read. */
@@ -51,6 +73,9 @@ const EXPOSED = [
   "Retry-After",
 ];
 
+/** Calls whose bodies are files. */
+const UPLOADS = /^\/api\/(vector\/upload|feature\/upload-batch)\/?$/;
+
 /** What a page of ours may load: its own style sheet and icon, no script at all. */
 const PAGE_POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -61,35 +86,55 @@ export function newApp(config: Config): OpenAPIHono<App> {
   app.onError(answerError);
   app.use(requestId({ limitLength: 64 }));
   // Browsers of other sites may call the API, hence no resource policy; what a page may do is said by its content policy.
-  app.use(secureHeaders({ crossOriginResourcePolicy: false, xFrameOptions: "DENY", referrerPolicy: "no-referrer" }));
+  app.use(secureHeaders({ crossOriginResourcePolicy: false, xFrameOptions: false, referrerPolicy: "no-referrer" }));
   app.use(async (c, next) => {
     await next();
-    if (!c.res.headers.has("content-security-policy")) c.res.headers.set("content-security-policy", PAGE_POLICY);
+    const { headers } = c.res;
+    if (!headers.has("content-security-policy")) headers.set("content-security-policy", PAGE_POLICY);
+    if (headers.get("content-security-policy") !== EMBED_POLICY) headers.set("x-frame-options", "DENY");
   });
   const openToAll = cors({
     origin: "*",
     allowMethods: ["GET", "POST", "OPTIONS"],
-    allowHeaders: ["content-type", "x-api-key", "authorization", "x-request-id"],
+    allowHeaders: ["content-type", "x-api-key", "authorization", "x-admin-secret", "x-request-id"],
     exposeHeaders: EXPOSED,
     maxAge: 86_400,
   });
   for (const path of ["/api/*", "/openapi.json", "/health"]) app.use(path, openToAll);
-  app.use("/api/*", bodyLimit({ maxSize: LIMITS.bodyBytes, onError: refuseLargeBody }));
+  const limited = (maxSize: number) => bodyLimit({ maxSize, onError: (c) => refuseLargeBody(c, maxSize) });
+  const [small, large] = [limited(LIMITS.bodyBytes), limited(LIMITS.uploadBytes)];
+  app.use("/api/*", (c, next) => (UPLOADS.test(c.req.path) ? large : small)(c, next));
   app.use(methodNotAllowed({ app, onMethodNotAllowed: refuseMethod }));
 
+  const models = newModels(config);
   const room: Room = {
     app,
     config,
     gate: newGate(config),
-    models: newModels(config),
+    models,
     limiter: newRateLimiter(config),
     steers: newSteers(config),
     vectors: newVectors(config),
+    accounts: newAccounts(config),
+    catalogue: newCatalogue(config, models),
+    uploads: newUploads(config),
+    labels: newLabels(config, models),
+    lists: newLists(config),
+    recipes: newRecipes(config),
+    shares: newShares(config),
   };
   mountSteer(room);
   mountSteerChat(room);
   mountSteerLoad(room);
   mountVectors(room);
+  mountVectorFiles(room);
+  mountAccount(room);
+  mountCatalogue(room);
+  mountFeatures(room);
+  mountExplanations(room);
+  mountLists(room);
+  mountPresets(room);
+  mountShares(room);
   mountReadings(room);
   mountModels(room);
   mountHealth(room);
@@ -102,8 +147,8 @@ export function newApp(config: Config): OpenAPIHono<App> {
   return app;
 }
 
-function refuseLargeBody(c: Context): Response {
-  return answerError(new TillerError("too_large", `The request body is too large: the limit is ${LIMITS.bodyBytes} bytes.`), c);
+function refuseLargeBody(c: Context, limit: number): Response {
+  return answerError(new TillerError("too_large", `The request body is too large: the limit is ${limit} bytes.`), c);
 }
 
 function refuseMethod(c: Context, methods: string[]): Response {

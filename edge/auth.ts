@@ -12,6 +12,8 @@ export interface Caller {
   /** Who the quota counts: `user:<id>` or `ip:<address>`. */
   readonly identifier: string;
   readonly steersPerHour: number;
+  /** Sent the administrator's secret: may see, change and delete what is anybody's. */
+  readonly admin: boolean;
 }
 
 const USED_EVERY_MS = 60_000;
@@ -21,7 +23,7 @@ const TRUSTED_KEYS = 1000;
 
 export interface Gate {
   /**
-   * Reads `x-api-key`, else `Authorization: Bearer`. No key at all is an anonymous caller.
+   * Reads `x-api-key`, else `Authorization: Bearer`. No key at all is an anonymous caller. `x-admin-secret` comes on top of either.
    * @param defer keeps work going after the answer (`waitUntil`).
    * @throws TillerError `unauthorized` for a key that is not known or was revoked: a wrong key is never quietly anonymous.
    */
@@ -33,21 +35,36 @@ export function newGate(config: Config, now: () => number = Date.now): Gate {
   const trusted = new Map<string, { readonly caller: Caller; readonly until: number }>();
   return {
     async identify(request, defer) {
-      const key = readKey(request.headers);
-      if (key === undefined) {
-        return { userId: undefined, identifier: `ip:${addressOf(request)}`, steersPerHour: LIMITS.anonymousSteersPerHour };
-      }
-      if (!looksLikeApiKey(key)) throw wrongKey();
-      const hash = await hashApiKey(key);
-      const known = trusted.get(hash);
-      if (known !== undefined && known.until > now()) return known.caller;
-      trusted.delete(hash);
-      const caller = await findCaller(hash, config, now(), defer);
-      if (trusted.size >= TRUSTED_KEYS) trusted.delete(trusted.keys().next().value as string);
-      trusted.set(hash, { caller, until: now() + TRUSTED_MS });
-      return caller;
+      if (await isAdmin(request.headers, config)) return { ...(await find(request, defer)), admin: true };
+      return find(request, defer);
     },
   };
+
+  async function find(request: Request, defer: (work: Promise<unknown>) => void): Promise<Caller> {
+    const key = readKey(request.headers);
+    if (key === undefined) {
+      const steersPerHour = LIMITS.anonymousSteersPerHour;
+      return { userId: undefined, identifier: `ip:${addressOf(request)}`, steersPerHour, admin: false };
+    }
+    if (!looksLikeApiKey(key)) throw wrongKey();
+    const hash = await hashApiKey(key);
+    const known = trusted.get(hash);
+    if (known !== undefined && known.until > now()) return known.caller;
+    trusted.delete(hash);
+    const caller = await findCaller(hash, config, now(), defer);
+    if (trusted.size >= TRUSTED_KEYS) trusted.delete(trusted.keys().next().value as string);
+    trusted.set(hash, { caller, until: now() + TRUSTED_MS });
+    return caller;
+  }
+}
+
+/** @throws TillerError `unauthorized` when the secret that was sent is wrong, or the deployment has none. */
+async function isAdmin(headers: Headers, { adminSecret }: Config): Promise<boolean> {
+  const sent = headers.get("x-admin-secret");
+  if (sent === null) return false;
+  // Hashes are compared, so that not even the secret's length shows.
+  if (adminSecret !== undefined && constantTimeEqual(await hashApiKey(sent.trim()), await hashApiKey(adminSecret))) return true;
+  throw new TillerError("unauthorized", "The administrator's secret in x-admin-secret is not valid.");
 }
 
 async function findCaller(hash: string, config: Config, now: number, defer: (work: Promise<unknown>) => void): Promise<Caller> {
@@ -68,10 +85,12 @@ async function findCaller(hash: string, config: Config, now: number, defer: (wor
         .run(),
     );
   }
-  return { userId: row.userId, identifier: `user:${row.userId}`, steersPerHour: row.limit ?? LIMITS.steersPerHour };
+  const steersPerHour = row.limit ?? LIMITS.steersPerHour;
+  return { userId: row.userId, identifier: `user:${row.userId}`, steersPerHour, admin: false };
 }
 
-function readKey(headers: Headers): string | undefined {
+/** The key of a request; undefined when it has none. */
+export function readKey(headers: Headers): string | undefined {
   const own = headers.get("x-api-key");
   if (own !== null) return own.trim();
   const authorization = headers.get("authorization");

@@ -4,15 +4,23 @@ import { TillerError } from "../shared/errors.ts";
 
 /**
  * The parsed body.
+ * @param options.optional no body at all is an empty object.
  * @throws TillerError `invalid_request` when it is not JSON or does not fit: the sentence names the field and what is allowed.
  */
 export async function readBody<Schema extends z.ZodType>(
   request: Request,
   schema: Schema,
+  options: { readonly optional?: boolean } = {},
 ): Promise<{ body: z.output<Schema>; raw: unknown }> {
-  const raw = parseJson(await request.text());
+  const text = await request.text();
+  const raw = options.optional && text.trim() === "" ? {} : parseJson(text);
+  return { body: parseBody(raw, schema), raw };
+}
+
+/** A value that came from a caller, checked. @throws TillerError as `readBody`. */
+export function parseBody<Schema extends z.ZodType>(raw: unknown, schema: Schema): z.output<Schema> {
   const parsed = schema.safeParse(raw);
-  if (parsed.success) return { body: parsed.data, raw };
+  if (parsed.success) return parsed.data;
   throw new TillerError("invalid_request", describeIssue(parsed.error.issues[0]));
 }
 

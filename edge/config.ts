@@ -13,13 +13,16 @@ export interface EngineAddress {
 }
 
 export interface Config {
-  readonly db: DrizzleD1Database;
+  /** `$client` is for statements that drizzle cannot put into a batch: raw ones with values. */
+  readonly db: DrizzleD1Database & { readonly $client: D1Database };
   readonly rateWindows: DurableObjectNamespace<RateWindow>;
   readonly assets: Fetcher;
   /** In order: the first whose pattern fits a model serves it. */
   readonly engines: readonly EngineAddress[];
   /** undefined = rate limits live in the Durable Object alone. */
   readonly upstash: { readonly url: string; readonly token: string } | undefined;
+  /** What an administrator sends in x-admin-secret; undefined = nobody is one. */
+  readonly adminSecret: string | undefined;
   /** Origin of share links; undefined = the origin that was called. */
   readonly publicUrl: string | undefined;
   /** After this long without an end, an engine's answer is given up. */
@@ -43,6 +46,9 @@ const EngineRows = z
   )
   .min(1);
 
+/** Shorter ones can be guessed. */
+const SECRET_LENGTH = 24;
+
 const origin = z.url({ protocol: /^https?$/ });
 
 /**
@@ -62,12 +68,16 @@ export function parseConfig(env: Env): Config {
   }
   const publicUrl = text("PUBLIC_URL");
   if (publicUrl !== undefined && !origin.safeParse(publicUrl).success) throw new ConfigError("PUBLIC_URL must be an http(s) address.");
+  const adminSecret = text("ADMIN_SECRET");
+  if (adminSecret !== undefined && adminSecret.length < SECRET_LENGTH)
+    throw new ConfigError(`ADMIN_SECRET must be at least ${SECRET_LENGTH} characters long.`);
   return {
     db: drizzle(env.DB),
     rateWindows: env.RATE_WINDOWS as DurableObjectNamespace<RateWindow>,
     assets: env.ASSETS,
     engines: parseEngines(text("ENGINES"), text),
     upstash: parseUpstash(text("UPSTASH_REDIS_REST_URL"), text("UPSTASH_REDIS_REST_TOKEN")),
+    adminSecret,
     publicUrl: publicUrl?.replace(/\/+$/, ""),
     engineTimeoutMs: 300_000,
     pingMs: 1000,

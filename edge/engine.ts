@@ -2,6 +2,7 @@
 // a TillerError of the table: an engine's own code when the caller can act on it, `engine_*` when the fault is on our side.
 import type { z } from "zod";
 import { type ErrorCode, TillerError } from "../shared/errors.ts";
+import { FeaturesResult, RowsResult, SimilarResult } from "../shared/features.ts";
 import {
   EngineErrorBody,
   fromEngineError,
@@ -77,17 +78,25 @@ export async function generate(
   return parse(GenerateResult, await readJson(response), "/generate");
 }
 
-/** Calls that read texts, and their answers. */
+/** Calls that generate nothing, and their answers. */
 interface Readings {
   "/tokenize": TokenizeResult;
   "/activations": ActivationsResult;
   "/latents": LatentsResult;
+  "/rows": RowsResult;
+  "/similar": SimilarResult;
+  "/features": FeaturesResult;
 }
 const READINGS: { readonly [Path in keyof Readings]: z.ZodType<Readings[Path]> } = {
   "/tokenize": TokenizeResult,
   "/activations": ActivationsResult,
   "/latents": LatentsResult,
+  "/rows": RowsResult,
+  "/similar": SimilarResult,
+  "/features": FeaturesResult,
 };
+/** They are answered at once. */
+const WITHOUT_DEADLINE: ReadonlySet<keyof Readings> = new Set(["/tokenize", "/features"] as const);
 
 /**
  * Asks the engine something about texts.
@@ -100,7 +109,7 @@ export async function read<Path extends keyof Readings>(
   request: object,
   signal: AbortSignal,
 ): Promise<Readings[Path]> {
-  const timed = path === "/tokenize" ? request : { ...request, deadline_ms: config.engineTimeoutMs };
+  const timed = WITHOUT_DEADLINE.has(path) ? request : { ...request, deadline_ms: config.engineTimeoutMs };
   const response = await send(engine, config, path, post(timed, "application/json"), signal);
   const schema: z.ZodType<Readings[Path]> = READINGS[path];
   return parse(schema, await readJson(response), path);

@@ -2,6 +2,8 @@
 
 export const LIMITS = {
   bodyBytes: 1_000_000,
+  /** Of a vector file, and of an upload of features. */
+  uploadBytes: 8_000_000,
   promptChars: 2048,
   /** Characters of one side's conversation, and its messages. */
   chatChars: 8192,
@@ -23,6 +25,41 @@ export const LIMITS = {
   vectorsPerPage: 100,
   /** A vector's default strength, either way. */
   vectorStrength: 300,
+  labelChars: 200,
+  descriptionChars: 2000,
+  /** Vectors made of one file. */
+  vectorsPerFile: 64,
+  keysPerUser: 20,
+  /** What an administrator can allow a user in an hour. */
+  largestHourlyLimit: 1_000_000,
+  modelsPerUser: 50,
+  sourceSetsPerUser: 200,
+  /** Layers of a model that a user describes. */
+  layers: 127,
+  /** Features of one upload, and what each may have. */
+  featuresPerUpload: 128,
+  /** Uploaded features of one user. */
+  featuresPerUser: 200_000,
+  exampleTokens: 1024,
+  examplesPerFeature: 64,
+  tokenChars: 200,
+  /** Texts with activations of one upload, and of one vector. */
+  activationsPerUpload: 100,
+  activationsPerVector: 1000,
+  labelsPerUser: 10_000,
+  labelDescriptionChars: 512,
+  /** Labels on one page of a search. */
+  labelsPerPage: 20,
+  listsPerUser: 500,
+  listItems: 300,
+  listItemsPerCall: 100,
+  testTextChars: 500,
+  commentChars: 2000,
+  commentsPerList: 1000,
+  /** Features of one batch read. */
+  featuresPerRead: 100,
+  featuresPerPage: 25,
+  sharesPerPage: 50,
 } as const;
 
 export const WINDOW_MS = 3_600_000;

@@ -2,10 +2,21 @@
 import { z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { ERRORS, TillerError } from "../shared/errors.ts";
-import { type RateLimited, toErrorBody } from "./answers.ts";
-import type { App } from "./app.ts";
-import { WINDOW_MS, WINDOW_NAME } from "./limits.ts";
-import type { Quota, QuotaState } from "./rate-limit.ts";
+import { RateLimitedError } from "./answers.ts";
+import type { App, Room } from "./app.ts";
+import type { Caller } from "./auth.ts";
+import { LIMITS, WINDOW_MS, WINDOW_NAME } from "./limits.ts";
+import type { Quota, QuotaState, RateLimiter } from "./rate-limit.ts";
+
+/** Places for calls that generate. */
+export const steerQuotaOf = (limiter: RateLimiter, caller: Caller): Quota => limiter.quotaOf(caller.identifier, caller.steersPerHour);
+
+/** Places for calls that read texts. They are counted by themselves: who looks around does not use up steers. */
+export const readingQuotaOf = (limiter: RateLimiter, caller: Caller): Quota =>
+  limiter.quotaOf(
+    `read:${caller.identifier}`,
+    caller.userId === undefined ? LIMITS.anonymousReadingsPerHour : Math.max(LIMITS.readingsPerHour, caller.steersPerHour),
+  );
 
 /** For the OpenAPI document. */
 export const limitHeaders = z.object({
@@ -35,20 +46,38 @@ export function setLimitHeaders(c: Context<App>, state: QuotaState | undefined):
 
 const secondsUntil = (time: number): number => Math.max(0, Math.ceil((time - Date.now()) / 1000));
 
-/** 429 with Neuronpedia's keys and ours. */
-export function refuseLimited(c: Context<App>, state: QuotaState, path: string): Response {
+/** The refusal of a call that has no place left: 429 with Neuronpedia's keys and ours. */
+export function newLimited(state: QuotaState, path: string): RateLimitedError {
   const wait = Math.max(1, secondsUntil(state.reset));
-  c.header("retry-after", String(wait));
-  const error = new TillerError(
-    "rate_limited",
-    `Rate limit exceeded for this endpoint. The limit for this endpoint (${path}) is ${state.limit} requests per ${WINDOW_NAME}. Try again in ${wait} seconds.`,
-  );
-  const body: z.infer<typeof RateLimited> = {
-    endpoint: path,
-    limitPerWindow: state.limit,
-    requestWindow: WINDOW_NAME,
-    remainingRequests: 0,
-    ...toErrorBody(error, c.get("requestId")),
-  };
-  return c.json(body, error.status);
+  const sentence = `Rate limit exceeded for this endpoint. The limit for this endpoint (${path}) is ${state.limit} requests per ${WINDOW_NAME}. Try again in ${wait} seconds.`;
+  return new RateLimitedError(sentence, wait, {
+    ...{ endpoint: path, limitPerWindow: state.limit, requestWindow: WINDOW_NAME, remainingRequests: 0 },
+  });
+}
+
+/**
+ * Does work that costs a reading.
+ * @throws TillerError `rate_limited`; and as `work` does, with the place given back when the fault is ours.
+ */
+export async function withReadingQuota<T>(
+  { limiter }: Pick<Room, "limiter">,
+  c: Context<App>,
+  caller: Caller,
+  path: string,
+  work: () => Promise<T>,
+): Promise<T> {
+  const quota = readingQuotaOf(limiter, caller);
+  const state = await quota.take();
+  setLimitHeaders(c, state);
+  if (!state.success) throw newLimited(state, path);
+  try {
+    return await work();
+  } catch (error) {
+    // Leaving early is no reason to get the place back.
+    if (!c.req.raw.signal.aborted) {
+      await giveBack(quota, TillerError.from(error));
+      setLimitHeaders(c, await quota.state().catch(() => undefined));
+    }
+    throw error;
+  }
 }

@@ -34,11 +34,14 @@ const commands = blocks.filter(({ language }) => language === "sh");
 let folder: string;
 let program: Program;
 let url: string;
+/** What the first start prints: `$TILLER_KEY` of the commands. */
+let key: string;
 beforeAll(async () => {
   folder = await mkdtemp(path.join(tmpdir(), "tiller-"));
   const args = ["--port", "0", "--engine-port", "0", "--state", path.join(folder, "state")];
   program = new Program([path.join(ROOT, "scripts", "start.ts"), ...args], { NO_COLOR: "1" });
-  url = (await program.prints(/Edge on (\S+)[\s\S]*Serving until Ctrl-C/))[1] as string;
+  const [, address, secret] = await program.prints(/Edge on (\S+)[\s\S]*Key {4}(\S+)[\s\S]*Serving until Ctrl-C/);
+  [url, key] = [address as string, secret as string];
 });
 afterAll(async () => {
   await program.stop();
@@ -138,6 +141,7 @@ async function checkScript(command: string): Promise<void> {
   const [name = "", ...args] = command.replace(/^npm (run )?/, "").split(/ -- | /);
   expect(scripts).toHaveProperty(name);
   if (name === "models") checkModels(args);
+  if (name === "features") expect(args.length).toBeGreaterThanOrEqual(3);
   if (name === "bench")
     for (const arg of args) expect((await readFile(path.join(ROOT, "scripts", "bench", `${arg}.ts`))).length).toBeGreaterThan(0);
 }
@@ -216,7 +220,7 @@ const runShell = (command: string): Promise<string> => run("sh", ["-c", command]
 
 function run(file: string, args: readonly string[]): Promise<string> {
   return new Promise((resolve, reject) => {
-    execFile(file, args, { cwd: ROOT, env: { ...process.env, ...QUIET }, timeout: 60_000 }, (error, stdout, stderr) => {
+    execFile(file, args, { cwd: ROOT, env: { ...process.env, ...QUIET, TILLER_KEY: key }, timeout: 60_000 }, (error, stdout, stderr) => {
       if (error === null) resolve(stdout);
       else reject(new Error(`${file} ${args.join(" ")}: ${stderr || error.message}`));
     });

@@ -1,8 +1,14 @@
 import type { ModelInfo } from "../../shared/protocol.ts";
 import { Layout } from "./layout.tsx";
 
+interface Link {
+  readonly url: string;
+  readonly title: string | null;
+  readonly modelId: string;
+}
+
 /** @param props.models undefined = no engine answers now. */
-export const LandingPage = (props: { origin: string; models: readonly ModelInfo[] | undefined }) => (
+export const LandingPage = (props: { origin: string; models: readonly ModelInfo[] | undefined; shares: readonly Link[] }) => (
   <Layout title="Tiller">
     <h1>Steer language models along directions of their residual stream</h1>
     <p>
@@ -12,6 +18,18 @@ export const LandingPage = (props: { origin: string; models: readonly ModelInfo[
     </p>
     <Models models={props.models} />
     <Example origin={props.origin} model={props.models?.find((model) => model.sources.length > 0)} />
+    {props.shares.length === 0 ? null : (
+      <section>
+        <h2>Made public lately</h2>
+        <ul>
+          {props.shares.map(({ url, title, modelId }) => (
+            <li>
+              <a href={new URL(url).pathname}>{title ?? `A steer of ${modelId}`}</a>
+            </li>
+          ))}
+        </ul>
+      </section>
+    )}
   </Layout>
 );
 

@@ -2,13 +2,15 @@
 import type { Message } from "../../shared/protocol.ts";
 import type { SavedSteer } from "../steer/save.ts";
 import type { StoredRequest } from "../steer/stored.ts";
-import { Layout } from "./layout.tsx";
+import { Layout, type Preview } from "./layout.tsx";
 
-export const SharePage = (props: { steer: SavedSteer }) => {
+export const nameOfSteer = ({ model_id, title }: SavedSteer): string => title ?? `${model_id}, plain and steered`;
+
+export const SharePage = (props: { steer: SavedSteer; preview: Preview; embed: boolean }) => {
   const { request, result, model_id, created_at } = props.steer;
   return (
-    <Layout title={`${model_id}, plain and steered`}>
-      <h1>{model_id}, plain and steered</h1>
+    <Layout title={nameOfSteer(props.steer)} preview={props.preview} embed={props.embed}>
+      <h1>{nameOfSteer(props.steer)}</h1>
       {request.chat === undefined ? (
         <>
           <h2>Prompt</h2>
@@ -29,8 +31,16 @@ export const SharePage = (props: { steer: SavedSteer }) => {
       </div>
       <h2>Edits</h2>
       <Edits steer={props.steer} />
-      <h2>Settings</h2>
-      <Settings model={model_id} request={request} />
+      {props.embed ? (
+        <p>
+          <a href={props.preview.url}>Open on Tiller</a>
+        </p>
+      ) : (
+        <>
+          <h2>Settings</h2>
+          <Settings model={model_id} request={request} />
+        </>
+      )}
       <p>Generated {new Date(created_at).toISOString().slice(0, 16).replace("T", " ")} UTC.</p>
     </Layout>
   );
@@ -105,7 +115,7 @@ const Settings = (props: { model: string; request: StoredRequest }) => {
   );
 };
 
-export const MissingPage = (props: { what: "steer" | "vector" }) => (
+export const MissingPage = (props: { what: string }) => (
   <Layout title="Not found">
     <h1>There is no {props.what} here</h1>
     <p>

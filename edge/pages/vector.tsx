@@ -1,10 +1,10 @@
 // The page of a vector: what it is and how to steer with it. The numbers are at /api/vector/get.
 import { formatPoint } from "../../shared/address.ts";
 import { pointOf, type SavedVector, vectorSource } from "../vectors/store.ts";
-import { Layout } from "./layout.tsx";
+import { Layout, type Preview } from "./layout.tsx";
 
-export const VectorPage = (props: { vector: SavedVector; origin: string }) => {
-  const { model_id, label, index, default_strength, values, created_at } = props.vector;
+export const VectorPage = (props: { vector: SavedVector; origin: string; preview: Preview; embed: boolean }) => {
+  const { model_id, label, description, index, default_strength, values, created_at, version } = props.vector;
   const source = vectorSource(pointOf(props.vector));
   const facts = {
     model: model_id,
@@ -12,7 +12,7 @@ export const VectorPage = (props: { vector: SavedVector; origin: string }) => {
     values: values.length,
     length: Math.hypot(...values).toPrecision(4),
     "default strength": default_strength,
-    kept: `${new Date(created_at).toISOString().slice(0, 16).replace("T", " ")} UTC`,
+    kept: `${new Date(created_at).toISOString().slice(0, 16).replace("T", " ")} UTC${version > 1 ? `, version ${version}` : ""}`,
   };
   const body = {
     prompt: "Once upon a time",
@@ -21,8 +21,9 @@ export const VectorPage = (props: { vector: SavedVector; origin: string }) => {
     ...{ temperature: 0.7, n_tokens: 48, freq_penalty: 0, seed: 1, strength_multiplier: 1 },
   };
   return (
-    <Layout title={`${label}, a vector for ${model_id}`}>
+    <Layout title={`${label}, a vector for ${model_id}`} preview={props.preview} embed={props.embed}>
       <h1>{label}</h1>
+      {description === "" ? null : <p class="prompt">{description}</p>}
       <table class="facts">
         <tbody>
           {Object.entries(facts).map(([name, value]) => (

@@ -4,6 +4,8 @@ import { parseSource } from "../../shared/address.ts";
 import { TillerError } from "../../shared/errors.ts";
 import type { ModelInfo } from "../../shared/protocol.ts";
 import type { ActivationsResult, LatentsResult } from "../../shared/readings.ts";
+import type { SavedLabel } from "../features/labels.ts";
+import { type FeatureAt, placeOf } from "../features/store.ts";
 import type { Activation, SearchResult, SourceAnswer, TopkResult } from "./contract.ts";
 
 type LatentsItem = LatentsResult["items"][number];
@@ -34,23 +36,21 @@ export function sourcesOfSet(info: ModelInfo, set: string, selected: readonly st
   return selected.length === 0 ? ids : ids.filter((id) => selected.includes(id));
 }
 
-/** @throws TillerError: nobody has counted how often features are active, and a filter that does nothing would be a lie. */
-export function refuseDensity(threshold: number): void {
-  if (threshold > 0) {
-    throw new TillerError(
-      "invalid_request",
-      "densityThreshold must be 0 or -1 here: how often features are active is not known for this source, so that none can be left out by it.",
-    );
-  }
+/**
+ * The engine's density filter of a request.
+ * @throws TillerError where nobody has counted how often features are active: a filter that does nothing would be a lie.
+ */
+export function densityFilter(info: ModelInfo, sources: readonly string[], threshold: number): { readonly max_density?: number } {
+  if (threshold <= 0) return {};
+  const unknown = sources.find((id) => info.sources.find((source) => source.id === id)?.densities !== true);
+  if (unknown === undefined) return { max_density: threshold };
+  throw new TillerError(
+    "invalid_request",
+    `densityThreshold must be 0 or -1 here: how often features are active is not known for '${unknown}'. npm run features finds it out.`,
+  );
 }
 
 const rounded = (value: number): number => Math.round(value * 1000) / 1000;
-
-export interface FeatureAt {
-  readonly modelId: string;
-  readonly source: string;
-  readonly index: number;
-}
 
 /** @param skip tokens at the beginning that are left out. */
 export function toActivation(
@@ -91,12 +91,17 @@ export function toSourceResult({ tokens, top }: LatentsItem): z.infer<typeof Sou
   };
 }
 
-function featureInfo(info: ModelInfo, source: string, index: number) {
-  const label = info.sources.find(({ id }) => id === source)?.labelled_features.find((known) => known.index === index)?.label;
-  return { modelId: info.id, layer: source, index: String(index), explanations: label === undefined ? [] : [{ description: label }] };
-}
+/** What is known of features that were found, by `placeOf`. */
+export type Known<T> = ReadonlyMap<string, T>;
 
-export const toTopk = (info: ModelInfo, source: string, { tokens, top }: LatentsItem): z.infer<typeof TopkResult> => ({
+const placeIn = (info: ModelInfo, source: string, index: number): string => placeOf({ modelId: info.id, source, index });
+
+export const toTopk = (
+  info: ModelInfo,
+  source: string,
+  { tokens, top }: LatentsItem,
+  labels: Known<readonly SavedLabel[]>,
+): z.infer<typeof TopkResult> => ({
   source,
   results: tokens.map(({ token, special }, position) => ({
     position,
@@ -105,10 +110,18 @@ export const toTopk = (info: ModelInfo, source: string, { tokens, top }: Latents
     topFeatures: (top[position] ?? []).map(({ index, activation }) => ({
       activationValue: activation,
       featureIndex: index,
-      feature: featureInfo(info, source, index),
+      feature: {
+        ...{ modelId: info.id, layer: source, index: String(index) },
+        explanations: (labels.get(placeIn(info, source, index)) ?? []).map(({ description }) => ({ description })),
+      },
     })),
   })),
 });
+
+/** A text with the features found on it, which are not described yet. */
+export type Found = Omit<z.infer<typeof SearchResult>, "result"> & {
+  readonly result: readonly Omit<z.infer<typeof SearchResult>["result"][number], "neuron">[];
+};
 
 /** @param items what every source of the set says of one text, by its id. */
 export function toSearch(
@@ -116,7 +129,7 @@ export function toSearch(
   items: readonly (readonly [source: string, item: LatentsItem])[],
   sortIndexes: readonly number[],
   count: number,
-): z.infer<typeof SearchResult> {
+): Found {
   const score = (values: readonly number[], max: number) =>
     sortIndexes.length === 0 ? max : [...new Set(sortIndexes)].reduce((sum, at) => sum + (values[at] ?? 0), 0);
   const found = items.flatMap(([source, { ranking }]) =>
@@ -124,7 +137,6 @@ export function toSearch(
       score: score(values, max),
       row: {
         ...{ modelId: info.id, layer: source, index: String(index), maxValue: max, maxValueIndex: max_position, values },
-        neuron: featureInfo(info, source, index),
       },
     })),
   );

@@ -1,5 +1,6 @@
 // Bodies and answers of the calls that read texts, as Neuronpedia documents them, with what we add.
 import { z } from "@hono/zod-openapi";
+import { Feature } from "../features/contract.ts";
 import { LIMITS } from "../limits.ts";
 import { flag, integer, number, optional, text } from "../steer/fields.ts";
 
@@ -57,6 +58,7 @@ export const ActivationBody = z
     neuron: FeatureAddress.optional().openapi({ description: "Older name of feature." }),
     customText: texts("What the feature is tested on."),
     ignoreBos: optional(flag({ description: "Leaves BOS out. Latents of autoencoders never have a value on it." }), false),
+    share: optional(flag({ description: "Keeps the answer under a link, as steers are kept. Not in Neuronpedia." }), false),
   })
   .refine((given) => given.feature !== undefined || given.neuron !== undefined, { path: ["feature"], error: "is a required field" })
   .openapi("ActivationRequest");
@@ -75,6 +77,8 @@ export const Activation = z
     dataIndex: z.null(),
     dataSource: z.string(),
     createdAt: z.string(),
+    id: z.string().optional().openapi({ description: "With share: true." }),
+    shareUrl: z.string().optional().openapi({ description: "With share: true." }),
   })
   .openapi("Activation");
 
@@ -161,7 +165,7 @@ export const SearchResult = z
         maxValue: z.number(),
         maxValueIndex: z.int(),
         values: z.array(z.number()),
-        neuron: FeatureInfo,
+        neuron: Feature.optional().openapi({ description: "What is known of the feature, without its texts." }),
       }),
     ),
     sortIndexes: z.array(z.int()),

@@ -11,6 +11,7 @@ const DOCS_POLICY =
 export function mountDocs({ app, config }: Room): void {
   app.openAPIRegistry.registerComponent("securitySchemes", "ApiKey", { type: "apiKey", in: "header", name: "x-api-key" });
   app.openAPIRegistry.registerComponent("securitySchemes", "Bearer", { type: "http", scheme: "bearer" });
+  app.openAPIRegistry.registerComponent("securitySchemes", "Admin", { type: "apiKey", in: "header", name: "x-admin-secret" });
   app.get("/openapi.json", (c) =>
     c.json(
       app.getOpenAPI31Document({

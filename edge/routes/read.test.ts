@@ -191,7 +191,12 @@ describe("readings that cannot be answered", () => {
     ["/api/activation/new", { feature: { ...feature, index: "1.5" }, customText: TEXT }, 400, /^feature\.index must be a whole number/],
     ["/api/activation/new", { feature, customText: "word ".repeat(400) }, 400, /tokens long; this model takes at most 256/],
     ["/api/activation/source", { modelId: MODEL, source: "3-tales-directions", customText: TEXT }, 400, /named directions and no encoder/],
-    ["/api/search-topk-by-token", { ...topk, densityThreshold: 0.01 }, 400, /densityThreshold must be 0 or -1 here/],
+    [
+      "/api/search-topk-by-token",
+      { ...topk, source: "3-tales-directions", densityThreshold: 0.01 },
+      400,
+      /not known for .3-tales-directions.. npm run features finds it out/,
+    ],
     ["/api/search-topk-by-token", { ...topk, numResults: 21 }, 400, /^numResults must be a whole number from 1 to 20/],
     ["/api/search-all", { ...search, sourceSet: "none" }, 404, /has no source set 'none'. Its sets are: tales-res/],
     ["/api/search-all", { ...search, selectedLayers: ["4-tales-res"] }, 404, /has no source '4-tales-res'. Its sources are: 3-tales-res/],

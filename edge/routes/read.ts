@@ -9,19 +9,11 @@ import { errorResponses } from "../answers.ts";
 import type { App, Room } from "../app.ts";
 import { readBody } from "../body.ts";
 import { read } from "../engine.ts";
-import { LIMITS } from "../limits.ts";
+import { describeFeatures } from "../features/describe.ts";
+import { type FeatureAt, placeOf } from "../features/store.ts";
 import type { ServedModel } from "../models.ts";
-import { CLIENT_GONE, giveBack, limitHeaders, refuseLimited, setLimitHeaders } from "../quota.ts";
-import {
-  type FeatureAt,
-  findSource,
-  refuseDensity,
-  sourcesOfSet,
-  toActivation,
-  toSearch,
-  toSourceResult,
-  toTopk,
-} from "../read/answers.ts";
+import { CLIENT_GONE, limitHeaders, withReadingQuota } from "../quota.ts";
+import { densityFilter, type Found, findSource, sourcesOfSet, toActivation, toSearch, toSourceResult, toTopk } from "../read/answers.ts";
 import {
   Activation,
   ActivationBody,
@@ -34,7 +26,10 @@ import {
   TopkBody,
   TopkResult,
 } from "../read/contract.ts";
+import type { StoredTest } from "../read/stored.ts";
+import { originOf } from "../route.ts";
 import { keyOf, pointOf, type SavedVector, type VectorAddress, vectorPoint } from "../vectors/store.ts";
+import { testUrl } from "./shares.ts";
 
 /** Asks the model's engine; leaving early ends the work. */
 type Ask = <Path extends Parameters<typeof read>[2]>(path: Path, request: object) => ReturnType<typeof read<Path>>;
@@ -47,12 +42,20 @@ interface Reading<Body extends z.ZodType> {
   readonly answer: z.ZodType;
   readonly modelOf: (body: z.output<Body>) => string;
   /** Refuses what can be refused without the engine. @returns what answers when the quota has been taken. */
-  readonly plan: (body: z.output<Body>, model: ModelInfo, find: FindVector) => Promise<Answer>;
+  readonly plan: (body: z.output<Body>, model: ModelInfo, help: Help) => Promise<Answer>;
 }
 
 type Answer = (ask: Ask) => Promise<unknown>;
-/** A vector that the caller may use. @throws TillerError `feature_not_found`. */
-type FindVector = (address: VectorAddress) => Promise<SavedVector>;
+/** What readings need besides the engine. */
+interface Help {
+  /** A vector that the caller may use. @throws TillerError `feature_not_found`. */
+  vector(address: VectorAddress): Promise<SavedVector>;
+  /** Keeps an activation test under a link. */
+  keep(modelId: string, test: StoredTest): Promise<{ readonly id: string; readonly shareUrl: string }>;
+  /** Labels of features, and all that is known of them but their texts; by `placeOf`. */
+  labels(at: readonly FeatureAt[]): ReturnType<Room["labels"]["of"]>;
+  describe(at: readonly FeatureAt[]): ReturnType<typeof describeFeatures>;
+}
 
 const listOf = (given: string | readonly string[]): string[] => (typeof given === "string" ? [given] : [...given]);
 
@@ -83,11 +86,11 @@ const activation: Reading<typeof ActivationBody> = {
   body: ActivationBody,
   answer: Activation.or(Activation.array()),
   modelOf: (body) => addressOf(body).modelId,
-  async plan(body, model, find) {
+  async plan(body, model, help) {
     const feature = addressOf(body);
     const { modelId, source, index } = feature;
     const { target, latent } = vectorPoint(source)
-      ? { target: inlineTarget(await find(feature), model), latent: false }
+      ? { target: inlineTarget(await help.vector(feature), model), latent: false }
       : { target: { feature: { model: modelId, source, index } }, latent: isLatent(model, feature) };
     return async (ask) => {
       const { items } = await ask("/activations", { model: modelId, texts: listOf(body.customText), targets: [target] });
@@ -96,7 +99,10 @@ const activation: Reading<typeof ActivationBody> = {
         const bos = item.tokens[0]?.special === true && (latent || body.ignoreBos);
         return toActivation(item, feature, bos ? 1 : 0);
       });
-      return typeof body.customText === "string" ? answers[0] : answers;
+      const results = answers.map(({ tokens, values }) => ({ tokens, values }));
+      const link = body.share ? await help.keep(modelId, { source, index, ignoreBos: body.ignoreBos, results }) : {};
+      const linked = answers.map((each) => ({ ...each, ...link }));
+      return typeof body.customText === "string" ? linked[0] : linked;
     };
   },
 };
@@ -144,15 +150,17 @@ const topkByToken: Reading<typeof TopkBody> = {
   body: TopkBody,
   answer: TopkResult,
   modelOf: ({ modelId }) => modelId,
-  async plan(body, model) {
+  async plan(body, model, help) {
     findSource(model, body.source);
-    refuseDensity(body.densityThreshold);
+    const filter = densityFilter(model, [body.source], body.densityThreshold);
     return async (ask) => {
       const { items } = await ask("/latents", {
         ...{ model: model.id, source: body.source, texts: listOf(body.text) },
-        ...{ top_k: body.numResults, ignore_bos: body.ignoreBos },
+        ...{ top_k: body.numResults, ignore_bos: body.ignoreBos, ...filter },
       });
-      const results = items.map((item) => toTopk(model, body.source, item));
+      const found = new Set(items.flatMap(({ top }) => top.flatMap((list) => list.map(({ index }) => index))));
+      const labels = await help.labels([...found].map((index) => ({ modelId: model.id, source: body.source, index })));
+      const results = items.map((item) => toTopk(model, body.source, item, labels));
       return typeof body.text === "string" ? results[0] : { results };
     };
   },
@@ -165,13 +173,13 @@ const searchAll: Reading<typeof SearchBody> = {
   body: SearchBody,
   answer: SearchResult,
   modelOf: ({ modelId }) => modelId,
-  async plan(body, model) {
+  async plan(body, model, help) {
     const sources = sourcesOfSet(model, body.sourceSet, body.selectedLayers);
-    refuseDensity(body.densityThreshold);
+    const filter = densityFilter(model, sources, body.densityThreshold);
     return async (ask) => {
       const texts = listOf(body.text);
       const rank = {
-        ...{ top_k: 0, rank: body.numResults, ignore_bos: body.ignoreBos },
+        ...{ top_k: 0, rank: body.numResults, ignore_bos: body.ignoreBos, ...filter },
         ...(body.sortIndexes.length === 0 ? {} : { rank_by: body.sortIndexes }),
       };
       const found = await Promise.all(sources.map((source) => ask("/latents", { model: model.id, source, texts, ...rank })));
@@ -182,7 +190,13 @@ const searchAll: Reading<typeof SearchBody> = {
         });
         return toSearch(model, items, body.sortIndexes, body.numResults);
       });
-      return typeof body.text === "string" ? results[0] : { results };
+      const places = (each: Found) => each.result.map(({ layer, index }) => ({ modelId: model.id, source: layer, index: Number(index) }));
+      const known = await help.describe(results.flatMap(places));
+      const described = results.map((each) => {
+        const at = places(each);
+        return { ...each, result: each.result.map((row, i) => ({ ...row, neuron: known.get(placeOf(at[i] as FeatureAt)) })) };
+      });
+      return typeof body.text === "string" ? described[0] : { results: described };
     };
   },
 };
@@ -211,28 +225,39 @@ function mount<Body extends z.ZodType>(room: Room, reading: Reading<Body>): void
 
 async function answerReading<Body extends z.ZodType>(room: Room, c: Context<App>, reading: Reading<Body>): Promise<Response> {
   const caller = await room.gate.identify(c.req.raw, (work) => c.executionCtx.waitUntil(work));
-  // Readings are counted by themselves: who looks around does not use up steers.
-  const perHour = caller.userId === undefined ? LIMITS.anonymousReadingsPerHour : LIMITS.readingsPerHour;
-  const quota = room.limiter.quotaOf(`read:${caller.identifier}`, perHour);
   const { body } = await readBody(c.req.raw, reading.body);
   const { info, engine }: ServedModel = await room.models.get(reading.modelOf(body));
-  const find: FindVector = async (address) => {
-    const found = (await room.vectors.find([address], caller.userId)).get(keyOf(address));
-    if (found !== undefined) return found;
-    const { modelId, source, index } = address;
-    throw new TillerError("feature_not_found", `There is no vector ${index} in '${source}' of '${modelId}' that you may use.`);
-  };
-  const answer = await reading.plan(body, info, find);
-  const state = await quota.take();
-  setLimitHeaders(c, state);
-  if (!state.success) return refuseLimited(c, state, reading.path);
+  const { signal } = c.req.raw;
+  const answer = await reading.plan(body, info, {
+    async vector(address) {
+      const found = (await room.vectors.find([address], caller.userId)).get(keyOf(address));
+      if (found !== undefined) return found;
+      const { modelId, source, index } = address;
+      throw new TillerError("feature_not_found", `There is no vector ${index} in '${source}' of '${modelId}' that you may use.`);
+    },
+    async keep(modelId, test) {
+      const id = await room.shares.saveTest(caller.userId, modelId, test);
+      return { id, shareUrl: testUrl(originOf(room, c), id) };
+    },
+    async labels(at) {
+      await room.labels.sync();
+      return room.labels.of(at);
+    },
+    describe: (at) => describeFeatures(room, at, { userId: caller.userId, examples: 0, signal }),
+  });
   try {
-    const { signal } = c.req.raw;
-    return c.json((await answer((path, request) => read(engine, room.config, path, request, signal))) as object);
+    return c.json(
+      await withReadingQuota(
+        room,
+        c,
+        caller,
+        reading.path,
+        async () => (await answer((path, request) => read(engine, room.config, path, request, signal))) as object,
+      ),
+    );
   } catch (error) {
-    if (c.req.raw.signal.aborted) return new Response(null, { status: CLIENT_GONE });
-    await giveBack(quota, TillerError.from(error));
-    setLimitHeaders(c, await quota.state().catch(() => undefined));
+    // Nobody reads the answer.
+    if (signal.aborted) return new Response(null, { status: CLIENT_GONE });
     throw error;
   }
 }

@@ -5,6 +5,8 @@ import { METHODS, Receipt } from "../../shared/protocol.ts";
 import { errorResponses } from "../answers.ts";
 import type { Room } from "../app.ts";
 import { readBody } from "../body.ts";
+import { identify, KEYS } from "../route.ts";
+import { VISIBILITIES } from "../schema.ts";
 import type { SideName } from "../steer/answer.ts";
 import { toChatSide } from "../steer/chat.ts";
 import { TokenLogprob } from "../steer/contract.ts";
@@ -71,6 +73,9 @@ const LoadedSteer = z
       .openapi({ description: "Not in Neuronpedia." }),
     receipts: z.array(Receipt),
     createdAt: z.string().openapi({ format: "date-time" }),
+    title: z.string().nullable().openapi({ description: "Not in Neuronpedia." }),
+    visibility: z.enum(VISIBILITIES).openapi({ description: "Not in Neuronpedia." }),
+    expiresAt: z.string().nullable().openapi({ description: "Not in Neuronpedia." }),
   })
   .openapi("LoadedSteer");
 
@@ -79,19 +84,22 @@ const route = createRoute({
   path: "/api/steer-load",
   tags: ["Steering"],
   summary: "Load a saved steer",
-  description: "Whoever has the id may read it. Not limited.",
+  security: [{}, ...KEYS],
+  description: "Whoever has the id may read it, unless its owner made it private or it has expired. Not limited.",
   request: { body: { required: true, content: { "application/json": { schema: SteerLoadRequest } } } },
   responses: {
     200: { description: "The texts, the settings and the edits.", content: { "application/json": { schema: LoadedSteer } } },
-    ...errorResponses(400, 404, 413, 500),
+    ...errorResponses(400, 401, 404, 413, 500),
   },
 });
 
-export function mountSteerLoad({ app, config, steers }: Room): void {
+export function mountSteerLoad(room: Room): void {
+  const { app, config, steers } = room;
   app.openAPIRegistry.registerPath(route);
   app.post(route.path, async (c) => {
+    const caller = await identify(room, c);
     const { body } = await readBody(c.req.raw, SteerLoadRequest);
-    const saved = await steers.find(body.steerOutputId);
+    const saved = await steers.find(body.steerOutputId, caller);
     if (saved === undefined) {
       throw new TillerError("not_found", `There is no saved steer '${body.steerOutputId}'. Use the id that /api/steer answered with.`);
     }
@@ -133,5 +141,8 @@ function toLoadedSteer(saved: SavedSteer, url: string): z.infer<typeof LoadedSte
       ),
     receipts: [...result.receipts],
     createdAt: new Date(saved.created_at).toISOString(),
+    title: saved.title,
+    visibility: saved.visibility,
+    expiresAt: saved.expires_at === null ? null : new Date(saved.expires_at).toISOString(),
   };
 }

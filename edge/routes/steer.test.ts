@@ -1,6 +1,7 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import { encodeFloat32 } from "../../shared/base64.ts";
 import { ID_PATTERN } from "../../shared/ids.ts";
+import { NOBODY } from "../share/store.ts";
 import { newSteers } from "../steer/save.ts";
 import {
   call,
@@ -152,7 +153,7 @@ describe("a steer on the real engine", () => {
 
   it("saves what it answered, for the caller", async () => {
     const answer = await steer();
-    const row = await newSteers(config()).find(answer.id as string);
+    const row = await newSteers(config()).find(answer.id as string, NOBODY);
     expect(row?.user_id).toBe(user.id);
     expect(row?.result.STEERED.text).toBe(answer.STEERED);
   });

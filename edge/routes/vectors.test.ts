@@ -63,6 +63,7 @@ describe("a vector", () => {
       ...{ modelId: MODEL, layer: "3-neuronpedia-resid-pre", index: created.vector.index, vectorLabel: "Jedi" },
       ...{ createdAt: created.vector.createdAt, creatorId: owner.id, vectorDefaultSteerStrength: 15 },
       ...{ hookName: "blocks.3.hook_resid_pre", vector: values, visibility: "unlisted" },
+      ...{ description: "", version: 1, updatedAt: created.vector.createdAt },
     });
   });
 
@@ -172,6 +173,55 @@ describe("who may use a vector", () => {
   });
 });
 
+describe("a vector that is changed", () => {
+  const update = (vector: Created["vector"], changes: object, headers: Record<string, string> = owner.headers) =>
+    post("/api/vector/update", { ...addressOf(vector), ...changes }, headers);
+
+  it("has the new words and a new version, and its numbers stay", async () => {
+    const vector = await create({ description: "from a paper" });
+    const changes = { vectorLabel: "Sith", vectorDefaultSteerStrength: 0, visibility: "public" };
+    const { vector: changed } = (await (await update(vector, changes)).json()) as { vector: z.infer<typeof Vector> };
+    expect(changed).toMatchObject({ ...changes, description: "from a paper", version: 2, vector: values });
+    expect(((await (await get(vector)).json()) as { vector: object }).vector).toEqual(changed);
+  });
+
+  it("is not changed by one who read an older version", async () => {
+    const vector = await create();
+    const answers = await Promise.all(["one", "two"].map((vectorLabel) => update(vector, { vectorLabel, version: 1 })));
+    expect(answers.map(({ status }) => status).sort()).toEqual([200, 409]);
+    const refused = answers.find(({ status }) => status === 409) as Response;
+    expect((await json(refused)).error).toMatch(/has version 2 by now, not 1/);
+  });
+
+  it("is its owner's alone, and something has to change", async () => {
+    const vector = await create({ visibility: "public" });
+    expect((await update(vector, { vectorLabel: "x" }, other.headers)).status).toBe(404);
+    expect((await update(vector, {})).status).toBe(400);
+    expect((await update(vector, { vectorLabel: "x" }, {})).status).toBe(401);
+    expect((await update({ ...vector, index: "179999999" }, { vectorLabel: "x", version: 1 })).status).toBe(404);
+  });
+
+  it("leaves steers that used it as they were", async () => {
+    const vector = await create();
+    const { id } = await json(await steer([{ modelId: MODEL, layer: vector.source, index: vector.index, strength: 9 }], owner.headers));
+    const before = await json(await post("/api/steer-load", { steerOutputId: id }));
+    await update(vector, { vectorLabel: "Renamed" });
+    expect(await json(await post("/api/steer-load", { steerOutputId: id }))).toEqual(before);
+  });
+});
+
+describe("a feature's direction", () => {
+  it("is the decoder row that steers: as a vector it steers to the same text", async () => {
+    const at = { modelId: MODEL, source: "3-tales-res", index: "7" };
+    const { vector } = (await (await post("/api/vector/get", at)).json()) as { vector: { vector: number[]; hookName: string } };
+    expect(Math.hypot(...vector.vector)).toBeCloseTo(1, 5);
+    const feature = await json(await steer([{ modelId: MODEL, layer: at.source, index: 7, strength: 20 }], owner.headers));
+    const inline = { vector: vector.vector, hookName: vector.hookName, strength: 20 };
+    const given = await json(await steer([], owner.headers, { vectors: [inline] }));
+    expect([given.STEERED, given.receipts]).toEqual([feature.STEERED, feature.receipts]);
+  });
+});
+
 describe("the page of a vector", () => {
   it("shows what it is, as text, and how to steer with it; a private one has none", async () => {
     const vector = await create({ vectorLabel: "<script>alert(1)</script>" });
@@ -200,6 +250,18 @@ describe("the list of one's vectors", () => {
     expect(pages.flat()).toEqual(await list(user));
   });
 
+  it("is filtered by model and words, says how many there are, and leaves numbers out when asked to", async () => {
+    const user = await newUser();
+    for (const vectorLabel of ["Red fox", "red wine", "blue"]) await create({ vectorLabel, description: "colours" }, user);
+    const ask = async (body: object) =>
+      (await (await post("/api/vector/list-owned", body, user.headers)).json()) as { vectors: z.infer<typeof Vector>[]; total: number };
+    const red = await ask({ query: "RED", values: false, limit: 1 });
+    expect([red.total, red.vectors.length, red.vectors[0]?.vector]).toEqual([2, 1, []]);
+    expect((await ask({ query: "colour" })).total).toBe(3);
+    expect((await ask({ query: "%" })).total).toBe(0);
+    expect((await ask({ modelId: "other" })).total).toBe(0);
+  });
+
   it("ends at a limit that says what to do", async () => {
     const user = await newUser();
     const { db } = config();
@@ -209,18 +271,18 @@ describe("the list of one's vectors", () => {
       ...{ index: 1000 + i, visibility: "private" as const, values: Float64Array.of(1), created_at: i },
     }));
     // D1 takes 100 values in one statement.
-    for (let i = 0; i < rows.length; i += 9) await db.insert(vectors).values(rows.slice(i, i + 9));
+    for (let i = 0; i < rows.length; i += 7) await db.insert(vectors).values(rows.slice(i, i + 7));
     const response = await post("/api/vector/new", fresh(), user.headers);
     expect([response.status, (await json(response)).error]).toEqual([
       409,
-      expect.stringMatching(/You have 1000 vectors.*delete some first/),
+      expect.stringMatching(/You have 1000 vectors.*delete some before/),
     ]);
   });
 });
 
 describe("a vector that cannot be kept", () => {
   it.each([
-    ["no key", {}, {}, 401, /send an API key/],
+    ["no key", {}, {}, 401, /requires authorization: send an API key/],
     ["a model", { modelId: "gpt5" }, undefined, 404, /no model 'gpt5'/],
     ["a layer", { layerNumber: 6 }, undefined, 400, /layerNumber must be a layer of tiller-tales: 0 to \d/],
     ["half a layer", { layerNumber: 1.5 }, undefined, 400, /^layerNumber must be a whole number/],
@@ -242,6 +304,6 @@ describe("a vector that cannot be kept", () => {
     expect((await call("/api/vector/list-owned", { method: "POST" })).status).toBe(401);
     expect((await post("/api/vector/list-owned", { limit: 101 }, owner.headers)).status).toBe(400);
     expect((await post("/api/vector/delete", {}, owner.headers)).status).toBe(400);
-    expect((await post("/api/vector/get", { modelId: MODEL, source: "3-tales-res", index: "1" })).status).toBe(404);
+    expect((await post("/api/vector/get", { modelId: MODEL, source: "3-none", index: "1" })).status).toBe(404);
   });
 });

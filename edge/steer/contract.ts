@@ -57,6 +57,7 @@ export const SteerFeature = z
     positions: positions.optional(),
   })
   .openapi("SteerFeature");
+export type SteerFeature = z.output<typeof SteerFeature>;
 
 const vectorRule = `must be a list of up to ${PROTOCOL.vectorWidth} finite numbers, or a base64 text of little-endian float32`;
 export const SteerVector = z
@@ -85,6 +86,10 @@ export const SteerRequest = z
     prompt: text({ max: LIMITS.promptChars, example: "The children walked home and" }),
     modelId: text({ max: 128, example: "tiller-tales" }),
     features: z.array(SteerFeature, { error: "is a required field: it must be a list of features (empty when vectors are given)" }),
+    listId: text({
+      max: 64,
+      description: "A list that you may read: its features that have strengths steer before `features`. Not in Neuronpedia.",
+    }).optional(),
     vectors: z
       .array(SteerVector, { error: "must be a list of vectors" })
       .default([])

@@ -4,14 +4,15 @@ import { decodeFloat32, encodeFloat32 } from "../../shared/base64.ts";
 import { TillerError } from "../../shared/errors.ts";
 import { Edit, type GenerateRequest, type ModelInfo, LIMITS as PROTOCOL } from "../../shared/protocol.ts";
 import type { Models } from "../models.ts";
-import { keyOf, pointOf, type SavedVector, type VectorAddress, type Vectors, vectorPoint } from "../vectors/store.ts";
+import { keyOf, pointOf, type SavedVector, type VectorAddress, vectorPoint } from "../vectors/store.ts";
 import type { SteerRequest } from "./contract.ts";
+import type { Recipes } from "./recipe.ts";
 import type { StoredFeature, StoredRequest } from "./stored.ts";
 
 /** Where directions are looked up. */
 export interface Directions {
   readonly models: Models;
-  readonly vectors: Vectors;
+  readonly recipes: Recipes;
 }
 
 export interface Plan {
@@ -70,24 +71,28 @@ export function newEngineRequest(body: SteerBody, model: ModelInfo): Omit<Genera
 export async function planEdits(
   body: SteerBody,
   model: ModelInfo,
-  { models, vectors }: Directions,
+  { models, recipes }: Directions,
   userId: string | undefined,
 ): Promise<Omit<StoredRequest, "prompt"> & { readonly edits: Edit[] }> {
-  const count = body.features.length + body.vectors.length;
+  const kept = body.features.filter(({ layer }) => vectorPoint(layer) !== undefined).map(addressOf);
+  const { listed, saved } = await recipes.load(kept, body.listId, userId);
+  const features = [...listed, ...body.features];
+  const whereOf = (i: number) => (i < listed.length ? `feature ${i} of the list` : `features[${i - listed.length}]`);
+  const count = features.length + body.vectors.length;
   if (count === 0) throw new TillerError("invalid_request", "features is empty: give at least one feature or vector to steer with.");
   if (count > PROTOCOL.edits) {
-    throw new TillerError("invalid_request", `features and vectors together are ${count}, the limit is ${PROTOCOL.edits}.`);
+    const what = listed.length === 0 ? "features and vectors" : "features, those of the list and vectors";
+    throw new TillerError("invalid_request", `${what} together are ${count}, the limit is ${PROTOCOL.edits}.`);
   }
-  const saved = await vectors.find(body.features.filter(({ layer }) => vectorPoint(layer) !== undefined).map(addressOf), userId);
   const found = await Promise.all(
-    body.features.map((feature, i) => {
-      const where = `features[${i}]`;
+    features.map((feature, i) => {
+      const where = whereOf(i);
       if (vectorPoint(feature.layer) !== undefined) return resolveSaved(feature, where, model, saved.get(keyOf(addressOf(feature))));
       return resolveFeature(feature, where, model, models);
     }),
   );
   const edits = [
-    ...body.features.map((feature, i) => newEdit(body, feature, `features[${i}]`, (found[i] as Found).target)),
+    ...features.map((feature, i) => newEdit(body, feature, whereOf(i), (found[i] as Found).target)),
     ...body.vectors.map((vector, i) => newEdit(body, vector, `vectors[${i}]`, resolveVector(vector, `vectors[${i}]`, model))),
   ];
   const { top_p, top_k, presence_penalty, stop } = body;

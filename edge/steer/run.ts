@@ -7,7 +7,7 @@ import type { App, Room } from "../app.ts";
 import type { Caller } from "../auth.ts";
 import { generate, openGeneration } from "../engine.ts";
 import type { ServedModel } from "../models.ts";
-import { CLIENT_GONE, giveBack, refuseLimited, setLimitHeaders } from "../quota.ts";
+import { CLIENT_GONE, giveBack, newLimited, setLimitHeaders, steerQuotaOf } from "../quota.ts";
 import type { Quota } from "../rate-limit.ts";
 import { finishSteer, type Transcript } from "./answer.ts";
 import type { STREAM_MODES } from "./contract.ts";
@@ -45,7 +45,7 @@ export async function answerSteer(
   plan: (caller: Caller) => Promise<Planned>,
 ): Promise<Response> {
   const caller = await room.gate.identify(c.req.raw, (work) => c.executionCtx.waitUntil(work));
-  const quota = room.limiter.quotaOf(caller.identifier, caller.steersPerHour);
+  const quota = steerQuotaOf(room.limiter, caller);
   try {
     return await run(room, c, path, caller, quota, await plan(caller));
   } catch (error) {
@@ -63,7 +63,7 @@ async function run(room: Room, c: Context<App>, path: string, caller: Caller, qu
   const { info, engine } = served;
   const state = await quota.take();
   setLimitHeaders(c, state);
-  if (!state.success) return refuseLimited(c, state, path);
+  if (!state.success) throw newLimited(state, path);
 
   const limit = String(state.remaining);
   const gone = new AbortController();

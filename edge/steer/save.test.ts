@@ -1,6 +1,7 @@
 import { expect, it } from "vitest";
 import { newId } from "../../shared/ids.ts";
 import type { Config } from "../config.ts";
+import { NOBODY } from "../share/store.ts";
 import { config, json, newUser, post, scripted } from "../test/worker/client.ts";
 import { newSteers, type SavedSteer, type Steers } from "./save.ts";
 
@@ -18,7 +19,7 @@ function failing(count: number): { readonly db: Config["db"]; readonly tried: ()
 /** A steer to save: one that was really made, under no id yet. */
 async function made(): Promise<SavedSteer> {
   const { id } = await json(await post("/api/steer", scripted(), (await newUser()).headers));
-  return (await newSteers(config()).find(String(id))) as SavedSteer;
+  return (await newSteers(config()).find(String(id), NOBODY)) as SavedSteer;
 }
 
 function save(steers: Steers, steer: SavedSteer): { readonly id: string; readonly written: Promise<unknown> } {
@@ -34,14 +35,14 @@ it("a steer can be read before it is written, and after", async () => {
   const steer = await made();
   const steers = newSteers(config());
   const { id, written } = save(steers, steer);
-  expect((await steers.find(id))?.result).toEqual(steer.result);
+  expect((await steers.find(id, NOBODY))?.result).toEqual(steer.result);
   await written;
-  expect((await newSteers(config()).find(id))?.result).toEqual(steer.result);
+  expect((await newSteers(config()).find(id, NOBODY))?.result).toEqual(steer.result);
 });
 
 it("an isolate finds a steer that another one is still writing", async () => {
   const { id, written } = save(newSteers(config()), await made());
-  expect((await newSteers(config()).find(id))?.id).toBe(id);
+  expect((await newSteers(config()).find(id, NOBODY))?.id).toBe(id);
   await written;
 });
 
@@ -50,7 +51,7 @@ it("a write that fails is tried again", async () => {
   const { id, written } = save(newSteers({ ...config(), db }), await made());
   await written;
   expect(tried()).toBe(3);
-  expect((await newSteers(config()).find(id))?.id).toBe(id);
+  expect((await newSteers(config()).find(id, NOBODY))?.id).toBe(id);
 });
 
 it("a write that never works is logged by its id, and nothing is left behind", async () => {
@@ -63,13 +64,13 @@ it("a write that never works is logged by its id, and nothing is left behind", a
     await written;
     expect(logged.join()).toContain(id);
     expect(logged.join()).not.toContain("Once");
-    expect(await steers.find(id)).toBeUndefined();
+    expect(await steers.find(id, NOBODY)).toBeUndefined();
   } finally {
     console.error = error;
   }
 });
 
 it("an id that was never given out is not found", async () => {
-  expect(await newSteers(config()).find(newId())).toBeUndefined();
-  expect(await newSteers(config()).find("../etc/passwd")).toBeUndefined();
+  expect(await newSteers(config()).find(newId(), NOBODY)).toBeUndefined();
+  expect(await newSteers(config()).find("../etc/passwd", NOBODY)).toBeUndefined();
 });

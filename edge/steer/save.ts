@@ -3,6 +3,7 @@ import { eq } from "drizzle-orm";
 import { ID_PATTERN, newId } from "../../shared/ids.ts";
 import type { Config } from "../config.ts";
 import { steers } from "../schema.ts";
+import { type Asker, LOOK_AGAIN_MS, mayRead } from "../share/store.ts";
 import type { StoredRequest, StoredResult } from "./stored.ts";
 
 export interface NewSteer {
@@ -20,14 +21,12 @@ export interface Steers {
    * @param defer keeps the writing going after the answer (`waitUntil`).
    */
   save(steer: NewSteer, defer: (work: Promise<unknown>) => void): string;
-  /** The steer with this id, if there is one; also one that is being written. */
-  find(id: string): Promise<SavedSteer | undefined>;
+  /** The steer with this id, if there is one that the asker may read; also one that is being written. */
+  find(id: string, asker: Asker): Promise<SavedSteer | undefined>;
 }
 
 /** Waits before a write that failed is tried again: D1 asks for retries of what is transient. */
 const RETRY_MS = [50, 500];
-/** An id that is not there may be on its way from another isolate: it is looked for once more after this long. */
-const LOOK_AGAIN_MS = 150;
 
 export function newSteers(config: Config): Steers {
   /** Being written by this isolate. */
@@ -58,17 +57,22 @@ export function newSteers(config: Config): Steers {
 
   return {
     save({ userId, modelId, request, result }, defer) {
-      const row = { id: newId(), user_id: userId ?? null, model_id: modelId, request, result, created_at: Date.now() };
+      const row: SavedSteer = {
+        ...{ id: newId(), user_id: userId ?? null, model_id: modelId, request, result, created_at: Date.now() },
+        ...{ title: null, visibility: "unlisted", expires_at: null },
+      };
       unsaved.set(row.id, row);
       defer(write(row));
       return row.id;
     },
-    async find(id) {
+    async find(id, asker) {
       if (!ID_PATTERN.test(id)) return undefined;
-      const found = unsaved.get(id) ?? (await select(id));
-      if (found !== undefined) return found;
-      await scheduler.wait(LOOK_AGAIN_MS);
-      return select(id);
+      let found = unsaved.get(id) ?? (await select(id));
+      if (found === undefined) {
+        await scheduler.wait(LOOK_AGAIN_MS);
+        found = await select(id);
+      }
+      return found !== undefined && mayRead(found, asker, Date.now()) ? found : undefined;
     },
   };
 }

@@ -1,5 +1,5 @@
 // Vectors of users in D1: written once, found by address, deleted without breaking what used them.
-import { and, count, desc, eq, inArray, isNull } from "drizzle-orm";
+import { and, count, desc, eq, inArray, isNull, or, sql } from "drizzle-orm";
 import type { Point } from "../../shared/address.ts";
 import { parseSource } from "../../shared/address.ts";
 import { TillerError } from "../../shared/errors.ts";
@@ -28,19 +28,42 @@ export function vectorPoint(source: string): Point | undefined {
 export const vectorSource = ({ layer, kind }: Point): string => `${layer}-neuronpedia-${kind.replace("_", "-")}`;
 export const pointOf = ({ layer, hook }: Pick<SavedVector, "layer" | "hook">): Point => ({ layer, kind: hook });
 
+/** What its owner says of a vector, and may change. */
+export type Described = Pick<SavedVector, "label" | "description" | "default_strength" | "visibility">;
+export type NewVector = Omit<SavedVector, "index" | "version" | "created_at" | "updated_at" | "deleted_at">;
+
 export interface Vectors {
-  /** @throws TillerError `conflict` when the user has as many as a user may have. */
-  create(vector: Omit<SavedVector, "index" | "created_at" | "deleted_at">): Promise<SavedVector>;
+  /** All or none. @throws TillerError `conflict` when the user would have more than a user may have. */
+  create(vectors: readonly NewVector[]): Promise<SavedVector[]>;
   /** Those of the addresses that exist and that the caller may see, by `keyOf`. One query. */
   find(addresses: readonly VectorAddress[], userId: string | undefined): Promise<ReadonlyMap<string, SavedVector>>;
-  /** The newest first. */
-  owned(userId: string, page: { readonly limit: number; readonly offset: number }): Promise<SavedVector[]>;
+  /** The newest first, and how many there are on all pages. */
+  owned(
+    userId: string,
+    page: { readonly limit: number; readonly offset: number; readonly modelId?: string | undefined; readonly query?: string | undefined },
+  ): Promise<{ readonly rows: SavedVector[]; readonly total: number }>;
+  /**
+   * Changes a vector of the user's and counts its version up; undefined when there is none.
+   * @param version the one it must have. @throws TillerError `conflict` when it has another.
+   */
+  update(
+    address: VectorAddress,
+    userId: string,
+    changes: Partial<Described>,
+    version: number | undefined,
+  ): Promise<SavedVector | undefined>;
   /** Whether there was such a vector of the user's. */
   remove(address: VectorAddress, userId: string): Promise<boolean>;
 }
 
 export const keyOf = ({ modelId, source, index }: VectorAddress): string => `${modelId}\n${source}\n${index}`;
 const addressOf = (row: SavedVector): VectorAddress => ({ modelId: row.model_id, source: vectorSource(pointOf(row)), index: row.index });
+
+/** Vectors by `keyOf`. A private one of somebody else's is as one that is not there. */
+export function visibleTo(userId: string | undefined, rows: readonly SavedVector[]): Map<string, SavedVector> {
+  const visible = rows.filter((row) => row.visibility !== "private" || row.user_id === userId);
+  return new Map(visible.map((row) => [keyOf(addressOf(row)), row]));
+}
 
 /** Where Neuronpedia's random indexes begin, and how many there are. */
 const FIRST_INDEX = 90_000_000;
@@ -56,18 +79,46 @@ function randomIndex(): number {
   }
 }
 
+const isTaken = (error: unknown): boolean => String((error as Error).cause ?? error).includes("UNIQUE");
+const BEGINNING = { version: 1, updated_at: null, deleted_at: null } as const;
+
+/** Whether a column has a text in it, whatever its case. */
+const has = (column: typeof vectors.label | typeof vectors.description, words: string) =>
+  sql`instr(lower(${column}), ${words.toLowerCase()}) > 0`;
+
+/** A vector of the user's that is not deleted; undefined for an address that no vector can have. */
+function own({ modelId, source, index }: VectorAddress, userId: string) {
+  const point = vectorPoint(source);
+  if (point === undefined) return undefined;
+  return and(
+    ...[eq(vectors.index, index), eq(vectors.user_id, userId), eq(vectors.model_id, modelId)],
+    ...[eq(vectors.layer, point.layer), eq(vectors.hook, point.kind), isNull(vectors.deleted_at)],
+  );
+}
+
 export function newVectors({ db }: Config): Vectors {
   return {
-    async create(vector) {
-      const mine = and(eq(vectors.user_id, vector.user_id), isNull(vectors.deleted_at));
+    async create(given) {
+      const owner = (given[0] as NewVector).user_id;
+      const mine = and(eq(vectors.user_id, owner), isNull(vectors.deleted_at));
       const [{ total } = { total: 0 }] = await db.select({ total: count() }).from(vectors).where(mine);
-      if (total >= LIMITS.vectorsPerUser) {
-        throw new TillerError("conflict", `You have ${total} vectors, and ${LIMITS.vectorsPerUser} is the limit: delete some first.`);
+      if (total + given.length > LIMITS.vectorsPerUser) {
+        throw new TillerError(
+          "conflict",
+          `You have ${total} vectors, and ${LIMITS.vectorsPerUser} is the limit: delete some before you keep ${given.length} more.`,
+        );
       }
       for (let draw = 0; draw < DRAWS; draw++) {
-        const row: SavedVector = { ...vector, index: randomIndex(), created_at: Date.now(), deleted_at: null };
-        const [written] = await db.insert(vectors).values(row).onConflictDoNothing().returning({ index: vectors.index });
-        if (written !== undefined) return row;
+        const now = Date.now();
+        const rows = given.map((vector): SavedVector => ({ ...vector, ...BEGINNING, index: randomIndex(), created_at: now }));
+        const [first, ...others] = rows.map((row) => db.insert(vectors).values(row));
+        if (first === undefined) return [];
+        try {
+          await db.batch([first, ...others]);
+          return rows;
+        } catch (error) {
+          if (!isTaken(error)) throw error;
+        }
       }
       throw new Error("no free index was found");
     },
@@ -78,32 +129,39 @@ export function newVectors({ db }: Config): Vectors {
         .select()
         .from(vectors)
         .where(and(inArray(vectors.index, indexes), isNull(vectors.deleted_at)));
-      // A private vector of somebody else's is as one that is not there.
-      const visible = rows.filter((row) => row.visibility !== "private" || row.user_id === userId);
-      return new Map(visible.map((row) => [keyOf(addressOf(row)), row]));
+      return visibleTo(userId, rows);
     },
-    owned: (userId, { limit, offset }) =>
-      db
-        .select()
-        .from(vectors)
-        .where(and(eq(vectors.user_id, userId), isNull(vectors.deleted_at)))
-        .orderBy(desc(vectors.created_at), desc(vectors.index))
-        .limit(limit)
-        .offset(offset),
-    async remove({ modelId, source, index }, userId) {
-      const point = vectorPoint(source);
-      if (point === undefined) return false;
-      const removed = await db
+    async owned(userId, { limit, offset, modelId, query }) {
+      const found = query === undefined ? undefined : or(has(vectors.label, query), has(vectors.description, query));
+      const model = modelId === undefined ? undefined : eq(vectors.model_id, modelId);
+      const where = and(eq(vectors.user_id, userId), isNull(vectors.deleted_at), model, found);
+      const [rows, [total]] = await db.batch([
+        db.select().from(vectors).where(where).orderBy(desc(vectors.created_at), desc(vectors.index)).limit(limit).offset(offset),
+        db.select({ total: count() }).from(vectors).where(where),
+      ]);
+      return { rows, total: total?.total ?? 0 };
+    },
+    async update(address, userId, changes, version) {
+      const mine = own(address, userId);
+      if (mine === undefined) return undefined;
+      const [updated] = await db
         .update(vectors)
-        .set({ deleted_at: Date.now(), values: Float64Array.of(0) })
-        .where(
-          and(
-            ...[eq(vectors.index, index), eq(vectors.user_id, userId), eq(vectors.model_id, modelId)],
-            ...[eq(vectors.layer, point.layer), eq(vectors.hook, point.kind), isNull(vectors.deleted_at)],
-          ),
-        )
-        .returning({ index: vectors.index });
-      return removed.length > 0;
+        .set({ ...changes, version: sql`${vectors.version} + 1`, updated_at: Date.now() })
+        .where(and(mine, version === undefined ? undefined : eq(vectors.version, version)))
+        .returning();
+      if (updated !== undefined || version === undefined) return updated;
+      const [found] = await db.select({ version: vectors.version }).from(vectors).where(mine);
+      if (found === undefined) return undefined;
+      throw new TillerError(
+        "conflict",
+        `The vector has version ${found.version} by now, not ${version}: read it again, and send the changes that still make sense.`,
+      );
+    },
+    async remove(address, userId) {
+      const mine = own(address, userId);
+      if (mine === undefined) return false;
+      const gone = { deleted_at: Date.now(), values: Float64Array.of(0) };
+      return (await db.update(vectors).set(gone).where(mine).returning({ index: vectors.index })).length > 0;
     },
   };
 }

@@ -1,0 +1,99 @@
+// One way to declare a JSON call: its contract goes into /openapi.json, its body is checked, its caller is known.
+import { createRoute, z } from "@hono/zod-openapi";
+import type { Context } from "hono";
+import { TillerError } from "../shared/errors.ts";
+import { errorResponses } from "./answers.ts";
+import type { App, Room } from "./app.ts";
+import type { Caller } from "./auth.ts";
+import { readBody } from "./body.ts";
+
+export interface Call<Body extends z.ZodType, Answer extends z.ZodType, Who extends Access> {
+  readonly path: string;
+  readonly tag: string;
+  readonly summary: string;
+  readonly description?: string;
+  readonly body: Body;
+  readonly answer: Answer;
+  readonly access: Who;
+}
+
+/** Who may call: anybody, a user with a key, or whoever knows the administrator's secret. */
+export type Access = "anyone" | "user" | "admin";
+
+/** A caller who is a user. */
+export type User = Caller & { readonly userId: string };
+type CallerOf<Who extends Access> = Who extends "user" ? User : Caller;
+
+/** The answer of a call that has nothing else to say. */
+export const Done = z.object({ message: z.literal("Success") });
+export const DONE = { message: "Success" } as const;
+
+const json = <Schema extends z.ZodType>(schema: Schema) => ({ content: { "application/json": { schema } } });
+export const KEYS = [{ ApiKey: [] }, { Bearer: [] }];
+
+/** @throws TillerError `unauthorized` when nobody is signed in. */
+export function requireUser(caller: Caller): User {
+  if (caller.userId !== undefined) return { ...caller, userId: caller.userId };
+  throw new TillerError("unauthorized", "This endpoint requires authorization: send an API key in x-api-key or as a Bearer token.");
+}
+
+export const identify = ({ gate }: Pick<Room, "gate">, c: Context<App>): Promise<Caller> =>
+  gate.identify(c.req.raw, (work) => c.executionCtx.waitUntil(work));
+
+/** Where links of this service begin. */
+export const originOf = ({ config }: Pick<Room, "config">, c: Context<App>): string => config.publicUrl ?? new URL(c.req.url).origin;
+
+async function callerOf<Who extends Access>(room: Room, c: Context<App>, access: Who): Promise<CallerOf<Who>> {
+  const caller = await identify(room, c);
+  if (access === "user") return requireUser(caller) as CallerOf<Who>;
+  if (access === "admin" && !caller.admin)
+    throw new TillerError("unauthorized", "This endpoint requires the administrator's secret in x-admin-secret.");
+  return caller as CallerOf<Who>;
+}
+
+/**
+ * Mounts a POST.
+ * @param answer gets the checked body; what it returns is the JSON answer.
+ */
+export function mountPost<Body extends z.ZodType, Answer extends z.ZodType, Who extends Access>(
+  room: Room,
+  call: Call<Body, Answer, Who>,
+  answer: (body: z.output<Body>, caller: CallerOf<Who>, c: Context<App>) => Promise<z.input<Answer>>,
+): void {
+  const { path, tag, summary, description, body, access } = call;
+  // A body that may be left out is one that an empty object is.
+  const required = !body.safeParse({}).success;
+  room.app.openAPIRegistry.registerPath(
+    createRoute({
+      ...{ method: "post", path, tags: [tag], summary },
+      ...(description === undefined ? {} : { description }),
+      security: access === "admin" ? [{ Admin: [] }] : access === "user" ? KEYS : [{}, ...KEYS],
+      request: { body: { required, ...json(body) } },
+      responses: { 200: { description: summary, ...json(call.answer) }, ...errorResponses(400, 401, 403, 404, 409, 413, 500, 502, 503) },
+    }),
+  );
+  room.app.post(path, async (c) => {
+    const caller = await callerOf(room, c, access);
+    const read = await readBody(c.req.raw, body, { optional: !required });
+    return c.json((await answer(read.body, caller, c)) as object);
+  });
+}
+
+/** Mounts a GET. */
+export function mountGet<Answer extends z.ZodType, Who extends Access>(
+  room: Room,
+  call: Omit<Call<z.ZodType, Answer, Who>, "body"> & { readonly params?: z.ZodObject },
+  answer: (caller: CallerOf<Who>, c: Context<App>) => Promise<z.input<Answer>>,
+): void {
+  const { path, tag, summary, description, access, params } = call;
+  room.app.openAPIRegistry.registerPath(
+    createRoute({
+      ...{ method: "get", path: path.replace(/:(\w+)(\{[^}]*\})?/g, "{$1}"), tags: [tag], summary },
+      ...(description === undefined ? {} : { description }),
+      security: access === "admin" ? [{ Admin: [] }] : access === "user" ? KEYS : [{}, ...KEYS],
+      ...(params === undefined ? {} : { request: { params } }),
+      responses: { 200: { description: summary, ...json(call.answer) }, ...errorResponses(400, 401, 404, 500, 502, 503) },
+    }),
+  );
+  room.app.get(path, async (c) => c.json((await answer(await callerOf(room, c, access), c)) as object));
+}
