@@ -1,18 +1,20 @@
-// `npm run bench -- [engine] [edge]`: measures on this machine, now; compares within the run only.
+// `npm run bench -- [engine] [edge] [api]`: measures on this machine, now; compares within the run only.
 import { availableParallelism } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { QUANTISE } from "../../gpu-functions/cpu/directory.ts";
 import { ROOT } from "../edge-bundle.ts";
+import { benchApi } from "./api.ts";
 import { benchEdge } from "./edge.ts";
 import { benchEngine } from "./engine.ts";
 import { describeMachine } from "./frame.ts";
 import { makeShape, SHAPES } from "./shapes.ts";
 
-const HELP = `npm run bench -- [engine] [edge] [options]
+const HELP = `npm run bench -- [engine] [edge] [api] [options]
 
   engine          decode, prefill, cost of edits, memory bandwidth, load time, beside PyTorch where there is one
   edge            what the edge adds to a call
+  api             calls a second, and waits: vectors and steers, several callers at once
   --model M       a model directory, or for engine a shape with random weights: ${Object.keys(SHAPES).join(", ")}
                   (the bundled model; for engine all shapes but the large)
   --all           the large shapes too
@@ -20,7 +22,7 @@ const HELP = `npm run bench -- [engine] [edge] [options]
   --steps N       engine: decode so many more steps and watch the memory (0)
   --python P      engine: the Python that has torch ($PYTHON or python3)
   --threads N     threads of the engine (all cores)
-  --rounds N      how often each thing is measured (engine 7, edge 200)
+  --rounds N      how often each thing is measured (engine 7, edge 200, api 9)
   --help          this text`;
 
 async function main(): Promise<void> {
@@ -37,8 +39,8 @@ async function main(): Promise<void> {
       rounds: { type: "string" },
     },
   });
-  const unknown = positionals.find((name) => name !== "engine" && name !== "edge");
-  if (unknown !== undefined) throw new Error(`There is no benchmark '${unknown}': engine and edge are the ones there are.`);
+  const unknown = positionals.find((name) => !["engine", "edge", "api"].includes(name));
+  if (unknown !== undefined) throw new Error(`There is no benchmark '${unknown}': engine, edge and api are the ones there are.`);
   const say = (line: string): void => console.log(line);
   if (values.help) return say(HELP);
   const wanted = (name: string): boolean => positionals.length === 0 || positionals.includes(name);
@@ -62,6 +64,7 @@ async function main(): Promise<void> {
       await benchEngine({ model, quantise, threads, rounds: count("rounds", 7), steps: count("steps", 0), python, say });
     }
   }
+  if (wanted("api")) await benchApi({ model: values.model ?? bundled, threads, rounds: count("rounds", 9), say });
   if (wanted("edge")) await benchEdge({ model: values.model ?? bundled, threads, rounds: count("rounds", 200), say });
 }
 
