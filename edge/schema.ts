@@ -195,6 +195,8 @@ export const labels = sqliteTable(
     /** null = came with the model. */
     user_id: text().references(() => users.id),
     method: text().notNull(),
+    /** The language model that wrote it; null = none, or nobody said. */
+    explainer: text(),
     /** Of a source set that is not listed: found by whoever names the source. */
     unlisted: integer({ mode: "boolean" }).notNull(),
     votes: integer().notNull().default(0),

@@ -3,7 +3,7 @@ import { z } from "@hono/zod-openapi";
 import { parseSource } from "../../shared/address.ts";
 import type { ModelInfo } from "../../shared/protocol.ts";
 import { LIMITS } from "../limits.ts";
-import { integer, optional, text } from "../steer/fields.ts";
+import { integer, text } from "../steer/fields.ts";
 import { type DescribedModel, type SourceSet as SavedSet, setNameOf } from "./store.ts";
 
 const modelRule = "must be 2 to 32 characters: small letters, digits, single dots and dashes, a letter first, no dot or dash last";
@@ -29,7 +29,7 @@ export const NewSetBody = z
       .regex(/^(?!neurons$|neuronpedia-resid-(?:pre|post)$)(?!.*--)[a-z][a-z0-9-]{0,62}[a-z0-9]$/, setRule)
       .openapi({ example: "res-mine" }),
     modelId: text({ max: 128 }),
-    description: optional(text({ min: 0, max: 128 }), ""),
+    description: text({ min: 0, max: 128 }).nullish(),
     url: url.nullish(),
   })
   .openapi("NewSourceSet");

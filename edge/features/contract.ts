@@ -23,7 +23,7 @@ export const Explanation = z
     source: z.string().openapi({ description: "The same as layer." }),
     index: z.string(),
     description: z.string(),
-    explanationModelName: z.null(),
+    explanationModelName: z.string().nullable().openapi({ description: "The language model that wrote it." }),
     typeName: z.string().openapi({ description: "How the label was made." }),
     scores: empty,
     triggeredByUser: person.openapi({ description: "Its author; null = it came with the model." }),

@@ -191,7 +191,7 @@ export function toActivation(
 
 export const toExplanation = (label: SavedLabel): Explanation => ({
   ...{ id: label.id, modelId: label.model_id, layer: label.source, source: label.source, index: String(label.index) },
-  ...{ description: label.description, explanationModelName: null, typeName: label.method, scores: [], votes: label.votes },
+  ...{ description: label.description, explanationModelName: label.explainer, typeName: label.method, scores: [], votes: label.votes },
   triggeredByUser: label.user_id === null ? null : { id: label.user_id, name: label.author ?? "" },
 });
 

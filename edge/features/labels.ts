@@ -37,7 +37,9 @@ export interface Labels {
   of(at: readonly FeatureAt[]): Promise<ReadonlyMap<string, readonly SavedLabel[]>>;
   find(id: string): Promise<SavedLabel | undefined>;
   /** @throws TillerError `conflict` when the user has too many, or the feature has this one. */
-  add(label: Pick<SavedLabel, "model_id" | "source" | "index" | "description" | "user_id" | "method" | "unlisted">[]): Promise<string[]>;
+  add(
+    label: Pick<SavedLabel, "model_id" | "source" | "index" | "description" | "user_id" | "method" | "explainer" | "unlisted">[],
+  ): Promise<string[]>;
   remove(id: string): Promise<void>;
   /** A user's vote on a label, instead of the one before; 0 takes it back. @returns the sum of all. */
   vote(id: string, userId: string, vote: -1 | 0 | 1): Promise<number>;
@@ -148,9 +150,9 @@ export function newLabels(config: Config, models: Models): Labels {
       await d1.batch([
         d1
           .prepare(
-            `INSERT INTO labels (id, model_id, source, "index", description, user_id, method, unlisted, votes, created_at)
+            `INSERT INTO labels (id, model_id, source, "index", description, user_id, method, explainer, unlisted, votes, created_at)
              SELECT value ->> 'id', value ->> 'model_id', value ->> 'source', value ->> 'index', value ->> 'description',
-               value ->> 'user_id', value ->> 'method', value ->> 'unlisted', 0, ?2 FROM json_each(?1)`,
+               value ->> 'user_id', value ->> 'method', value ->> 'explainer', value ->> 'unlisted', 0, ?2 FROM json_each(?1)`,
           )
           .bind(json, Date.now()),
         d1

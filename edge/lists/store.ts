@@ -73,13 +73,14 @@ export function newLists({ db }: Config): Lists {
     async open(id, userId) {
       const [[found], items, comments] = await db.batch([
         db
-          .select({ list: lists, owner: users.name })
+          // Named apart: a batch's rows have one value for each column name.
+          .select({ list: lists, owner: sql<string>`${users.name}`.as("owner") })
           .from(lists)
           .innerJoin(users, eq(users.id, lists.user_id))
           .where(and(eq(lists.id, id), readable(userId))),
         db.select().from(listItems).where(eq(listItems.list_id, id)).orderBy(asc(listItems.place), asc(listItems.added_at)),
         db
-          .select({ comment: listComments, author: users.name })
+          .select({ comment: listComments, author: sql<string>`${users.name}`.as("author") })
           .from(listComments)
           .innerJoin(users, eq(users.id, listComments.user_id))
           .where(eq(listComments.list_id, id))

@@ -97,7 +97,9 @@ export function mountCatalogue(room: Room): void {
       if (described !== undefined && described.user_id !== userId && !admin)
         throw new TillerError("forbidden", `Model '${modelId}' was described by somebody else, who alone adds source sets to it.`);
       const layers = served?.info.layers ?? described?.layers ?? 1;
-      return toUploadedSet(await catalogue.newSet({ model_id: modelId, name, user_id: userId, description, url: url ?? null, layers }));
+      return toUploadedSet(
+        await catalogue.newSet({ model_id: modelId, name, user_id: userId, description: description ?? "", url: url ?? null, layers }),
+      );
     },
   );
 

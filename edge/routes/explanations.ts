@@ -39,7 +39,7 @@ const Found = z
         layer: z.string(),
         index: z.string(),
         description: z.string(),
-        explanationModelName: z.null(),
+        explanationModelName: z.string().nullable(),
         typeName: z.string(),
         explanationId: z.string(),
         score: z
@@ -82,7 +82,7 @@ function mountSearches(room: Room): void {
       request: { ...body },
       results: shown.map((row, i) => ({
         ...{ modelId: row.model_id, layer: row.source, index: String(row.index), description: row.description },
-        ...{ explanationModelName: null, typeName: row.method, explanationId: row.id, score: -row.score, cosine_similarity: null },
+        ...{ explanationModelName: row.explainer, typeName: row.method, explanationId: row.id, score: -row.score, cosine_similarity: null },
         neuron: features.get(placeOf(at[i] as (typeof at)[number])) ?? null,
       })),
       resultsCount: shown.length,
@@ -173,7 +173,7 @@ function mountLabels(room: Room): void {
         throw new TillerError("conflict", "You gave this feature that label already.");
       const [id = ""] = await labels.add([
         {
-          ...{ model_id: modelId, source: layer, index, description, user_id: userId, method: "tiller_user" },
+          ...{ model_id: modelId, source: layer, index, description, user_id: userId, method: "tiller_user", explainer: null },
           unlisted: found.kind === "uploaded",
         },
       ]);

@@ -147,9 +147,9 @@ function mountUploads(room: Room): void {
         throw new TillerError("forbidden", `'${name}' of '${modelId}' belongs to somebody else.`);
       const created = await uploads.addFeatures(features.map((feature) => toSaved(modelId, name, userId, feature)));
       const named = features.flatMap((feature) =>
-        (feature.explanations ?? []).map(({ text, methodName }) => ({
+        (feature.explanations ?? []).map(({ text, methodName, modelName }) => ({
           ...{ model_id: modelId, source: name, index: feature.index, description: text, user_id: userId },
-          ...{ method: methodName ?? "uploaded", unlisted: true },
+          ...{ method: methodName ?? "uploaded", explainer: modelName ?? null, unlisted: true },
         })),
       );
       // Labels of features that were there already would be added at every repetition.

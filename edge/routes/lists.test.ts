@@ -45,6 +45,7 @@ describe("a list", () => {
       { modelId: MODEL, index: "0", description: "mood" },
     ]);
     const opened = await read(made.id);
+    expect(opened).toMatchObject({ name: "Cats", description: "d", defaultTestText: "a cat", user: { name: "test" } });
     expect(opened.neurons.map(({ layer }) => layer)).toEqual(["3-tales-res", "3-tales-directions"]);
     expect(opened.neurons[1]?.neuron?.explanations.length).toBeGreaterThan(0);
     const mine = (await (await call("/api/list/list", { method: "POST", headers: user.headers })).json()) as { id: string }[];
