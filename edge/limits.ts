@@ -18,7 +18,10 @@ export const LIMITS = {
   /** Calls an hour that read texts and generate none, with a key and without. */
   readingsPerHour: 1000,
   anonymousReadingsPerHour: 200,
-  /** Texts of one such call, and characters of each. */
+  /** Calls an hour that look something up at an engine, or search for it, with a key and without. */
+  lookupsPerHour: 10_000,
+  anonymousLookupsPerHour: 2000,
+  /** Texts of one call that reads, and characters of each. */
   readTexts: 4,
   readChars: 10_000,
   vectorsPerUser: 1000,

@@ -3,7 +3,7 @@ import { z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { ERRORS, TillerError } from "../shared/errors.ts";
 import { RateLimitedError } from "./answers.ts";
-import type { App, Room } from "./app.ts";
+import type { App } from "./app.ts";
 import type { Caller } from "./auth.ts";
 import { LIMITS, WINDOW_MS, WINDOW_NAME } from "./limits.ts";
 import type { Quota, QuotaState, RateLimiter } from "./rate-limit.ts";
@@ -17,6 +17,10 @@ export const readingQuotaOf = (limiter: RateLimiter, caller: Caller): Quota =>
     `read:${caller.identifier}`,
     caller.userId === undefined ? LIMITS.anonymousReadingsPerHour : Math.max(LIMITS.readingsPerHour, caller.steersPerHour),
   );
+
+/** Places for calls that look something up. */
+export const lookupQuotaOf = (limiter: RateLimiter, caller: Caller): Quota =>
+  limiter.quotaOf(`look:${caller.identifier}`, caller.userId === undefined ? LIMITS.anonymousLookupsPerHour : LIMITS.lookupsPerHour);
 
 /** For the OpenAPI document. */
 export const limitHeaders = z.object({
@@ -56,17 +60,10 @@ export function newLimited(state: QuotaState, path: string): RateLimitedError {
 }
 
 /**
- * Does work that costs a reading.
+ * Does work that costs a place.
  * @throws TillerError `rate_limited`; and as `work` does, with the place given back when the fault is ours.
  */
-export async function withReadingQuota<T>(
-  { limiter }: Pick<Room, "limiter">,
-  c: Context<App>,
-  caller: Caller,
-  path: string,
-  work: () => Promise<T>,
-): Promise<T> {
-  const quota = readingQuotaOf(limiter, caller);
+export async function withQuota<T>(quota: Quota, c: Context<App>, path: string, work: () => Promise<T>): Promise<T> {
   const state = await quota.take();
   setLimitHeaders(c, state);
   if (!state.success) throw newLimited(state, path);

@@ -6,6 +6,7 @@ import { errorResponses } from "./answers.ts";
 import type { App, Room } from "./app.ts";
 import type { Caller } from "./auth.ts";
 import { readBody } from "./body.ts";
+import { limitHeaders, lookupQuotaOf, withQuota } from "./quota.ts";
 
 export interface Call<Body extends z.ZodType, Answer extends z.ZodType, Who extends Access> {
   readonly path: string;
@@ -15,6 +16,8 @@ export interface Call<Body extends z.ZodType, Answer extends z.ZodType, Who exte
   readonly body: Body;
   readonly answer: Answer;
   readonly access: Who;
+  /** Whether it counts as a look-up: what asks an engine, or searches, is not free. */
+  readonly counted?: boolean;
 }
 
 /** Who may call: anybody, a user with a key, or whoever knows the administrator's secret. */
@@ -69,13 +72,17 @@ export function mountPost<Body extends z.ZodType, Answer extends z.ZodType, Who 
       ...(description === undefined ? {} : { description }),
       security: access === "admin" ? [{ Admin: [] }] : access === "user" ? KEYS : [{}, ...KEYS],
       request: { body: { required, ...json(body) } },
-      responses: { 200: { description: summary, ...json(call.answer) }, ...errorResponses(400, 401, 403, 404, 409, 413, 500, 502, 503) },
+      responses: {
+        200: { description: summary, ...json(call.answer), ...(call.counted ? { headers: limitHeaders } : {}) },
+        ...errorResponses(400, 401, 403, 404, 409, 413, ...(call.counted ? ([429] as const) : []), 500, 502, 503),
+      },
     }),
   );
   room.app.post(path, async (c) => {
     const caller = await callerOf(room, c, access);
     const read = await readBody(c.req.raw, body, { optional: !required });
-    return c.json((await answer(read.body, caller, c)) as object);
+    const work = () => answer(read.body, caller, c);
+    return c.json((await (call.counted ? withQuota(lookupQuotaOf(room.limiter, caller), c, path, work) : work())) as object);
   });
 }
 
@@ -92,8 +99,15 @@ export function mountGet<Answer extends z.ZodType, Who extends Access>(
       ...(description === undefined ? {} : { description }),
       security: access === "admin" ? [{ Admin: [] }] : access === "user" ? KEYS : [{}, ...KEYS],
       ...(params === undefined ? {} : { request: { params } }),
-      responses: { 200: { description: summary, ...json(call.answer) }, ...errorResponses(400, 401, 404, 500, 502, 503) },
+      responses: {
+        200: { description: summary, ...json(call.answer), ...(call.counted ? { headers: limitHeaders } : {}) },
+        ...errorResponses(400, 401, 404, ...(call.counted ? ([429] as const) : []), 500, 502, 503),
+      },
     }),
   );
-  room.app.get(path, async (c) => c.json((await answer(await callerOf(room, c, access), c)) as object));
+  room.app.get(path, async (c) => {
+    const caller = await callerOf(room, c, access);
+    const work = () => answer(caller, c);
+    return c.json((await (call.counted ? withQuota(lookupQuotaOf(room.limiter, caller), c, c.req.path, work) : work())) as object);
+  });
 }

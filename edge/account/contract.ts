@@ -60,6 +60,7 @@ export const Usage = z
     user: z.object({ id: z.string(), name: z.string(), createdAt: z.string() }).nullable().openapi({ description: "null without a key." }),
     steers: Window.openapi({ description: "Calls that generate." }),
     readings: Window.openapi({ description: "Calls that read texts and generate nothing." }),
+    lookups: Window.openapi({ description: "Calls that look up features, labels and vectors." }),
     kept: z
       .object({ vectors: z.int(), steers: z.int(), lists: z.int(), keys: z.int() })
       .nullable()

@@ -52,7 +52,15 @@ const Models = (props: { models: readonly ModelInfo[] | undefined }) => {
               <td>{model.id}</td>
               <td>{model.layers}</td>
               <td>{model.width}</td>
-              <td>{model.sources.map((source) => source.id).join(", ") || "none"}</td>
+              <td>
+                {model.sources.length === 0 ? "none" : null}
+                {model.sources.map(({ id, labelled_features }, i) => (
+                  <>
+                    {i === 0 ? "" : ", "}
+                    <a href={`/${encodeURIComponent(model.id)}/${id}/${labelled_features[0]?.index ?? 0}`}>{id}</a>
+                  </>
+                ))}
+              </td>
             </tr>
           ))}
         </tbody>

@@ -70,6 +70,15 @@ describe("usage", () => {
     }
   });
 
+  it("counts what looks features up, and what does not is free", async () => {
+    const user = await newUser();
+    const feature = await call("/api/feature/tiller-tales/3-tales-res/7", { headers: user.headers });
+    expect(feature.headers.get("x-limit-remaining")).toBe("9999");
+    expect((await post("/api/list/list", "", user.headers)).headers.get("x-limit-remaining")).toBeNull();
+    const usage = await json(await call("/api/user/usage", { headers: user.headers }));
+    expect(usage).toMatchObject({ steers: { used: 0 }, readings: { used: 0 }, lookups: { limit: 10_000, used: 1 } });
+  });
+
   it("without a key is the address's", async () => {
     expect(await json(await call("/api/user/usage"))).toMatchObject({ user: null, kept: null, steers: { limit: 20 } });
   });

@@ -18,7 +18,7 @@ import {
 import type { SavedKey, SavedUser } from "../account/store.ts";
 import type { Room } from "../app.ts";
 import { readKey } from "../auth.ts";
-import { readingQuotaOf, steerQuotaOf } from "../quota.ts";
+import { lookupQuotaOf, readingQuotaOf, steerQuotaOf } from "../quota.ts";
 import type { QuotaState } from "../rate-limit.ts";
 import { DONE, Done, mountGet, mountPost } from "../route.ts";
 
@@ -92,15 +92,16 @@ export function mountAccount(room: Room): void {
     },
     async (caller) => {
       const { userId } = caller;
-      const [steers, readings, user, kept] = await Promise.all([
+      const [steers, readings, lookups, user, kept] = await Promise.all([
         steerQuotaOf(room.limiter, caller).state(),
         readingQuotaOf(room.limiter, caller).state(),
+        lookupQuotaOf(room.limiter, caller).state(),
         userId === undefined ? undefined : accounts.user(userId),
         userId === undefined ? null : accounts.kept(userId),
       ]);
       return {
         user: user === undefined ? null : { id: user.id, name: user.name, createdAt: when(user.created_at) },
-        ...{ steers: toWindow(steers), readings: toWindow(readings), kept },
+        ...{ steers: toWindow(steers), readings: toWindow(readings), lookups: toWindow(lookups), kept },
       };
     },
   );

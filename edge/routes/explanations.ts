@@ -121,7 +121,7 @@ function mountSearches(room: Room): void {
     mountPost(
       room,
       {
-        ...{ path, tag, summary, access: "anyone", body: body as z.ZodType<Page>, answer: Found },
+        ...{ path, tag, summary, access: "anyone", counted: true, body: body as z.ZodType<Page>, answer: Found },
         description: `Ranked, ${LIMITS.labelsPerPage} on a page. Which features are active on a text: /api/search-all.`,
       },
       (given, { userId }, c) => search(given, (where as (body: Page) => Partial<LabelSearch>)(given), userId, c.req.raw.signal),

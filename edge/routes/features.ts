@@ -20,7 +20,7 @@ import {
 import { describeFeatures } from "../features/describe.ts";
 import { type FeatureAt, placeOf, type SavedFeature } from "../features/store.ts";
 import { LIMITS } from "../limits.ts";
-import { withReadingQuota } from "../quota.ts";
+import { readingQuotaOf, withQuota } from "../quota.ts";
 import { findSource } from "../read/answers.ts";
 import { mountGet, mountPost } from "../route.ts";
 import { keyOf, vectorPoint } from "../vectors/store.ts";
@@ -48,7 +48,7 @@ function mountReads(room: Room): void {
   mountGet(
     room,
     {
-      ...{ path: "/api/feature/:modelId/:layer/:index", tag, summary: "A feature", access: "anyone", answer: Feature },
+      ...{ path: "/api/feature/:modelId/:layer/:index", tag, summary: "A feature", access: "anyone", counted: true, answer: Feature },
       description:
         "Label, density, histogram of activations, tokens it promotes and suppresses, nearest features and the texts it is most active on, as far as they are known. Also a kept vector.",
       params: z.object({ modelId: z.string(), layer: z.string(), index: z.string() }),
@@ -67,7 +67,15 @@ function mountReads(room: Room): void {
   mountPost(
     room,
     {
-      ...{ path: "/api/features", tag, summary: "Several features", access: "anyone", body: FeaturesBody, answer: z.array(Feature) },
+      ...{
+        path: "/api/features",
+        tag,
+        summary: "Several features",
+        access: "anyone",
+        counted: true,
+        body: FeaturesBody,
+        answer: z.array(Feature),
+      },
       description: "In the order asked for; those that do not exist are left out. maxActsToReturn says how many texts each has.",
     },
     async (body, { userId }, c) => {
@@ -83,7 +91,14 @@ function mountReads(room: Room): void {
   mountPost(
     room,
     {
-      ...{ path: "/api/features-offset", tag, summary: "A page of a source's features", access: "anyone", body: FeaturesOffsetBody },
+      ...{
+        path: "/api/features-offset",
+        tag,
+        summary: "A page of a source's features",
+        access: "anyone",
+        counted: true,
+        body: FeaturesOffsetBody,
+      },
       answer: z.array(Feature),
       description: `The ${LIMITS.featuresPerPage} features from index \`offset\` on that were active on some text, by index.`,
     },
@@ -113,7 +128,14 @@ function mountReads(room: Room): void {
   mountPost(
     room,
     {
-      ...{ path: "/api/activation/get", tag, summary: "Texts that a feature is active on", access: "anyone", body: AddressBody },
+      ...{
+        path: "/api/activation/get",
+        tag,
+        summary: "Texts that a feature is active on",
+        access: "anyone",
+        counted: true,
+        body: AddressBody,
+      },
       answer: z.array(FeatureActivation),
       description: "With the activation on each token, the most active text first.",
     },
@@ -218,7 +240,7 @@ function mountCosSim(room: Room): void {
       const target = await models.get(targetModelId);
       findSource(target.info, targetSourceId);
       const at = { modelId, source, index };
-      return withReadingQuota(room, c, caller, "/api/cossim", async () => {
+      return withQuota(readingQuotaOf(room.limiter, caller), c, "/api/cossim", async () => {
         const { items } = await read(
           target.engine,
           config,

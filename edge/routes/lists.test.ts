@@ -124,20 +124,20 @@ describe("a list", () => {
 
 describe("a recipe", () => {
   it("steers as its features with their strengths do, before those of the request", async () => {
-    const { id } = await create([{ ...MOOD, strength: 8 }, LATENT, { ...LATENT, index: 9, strength: -3, method: "SIMPLE_ADDITIVE" }]);
+    const { id } = await create([{ ...LATENT, index: 9, strength: -3, method: "SIMPLE_ADDITIVE" }, LATENT, { ...MOOD, strength: 8 }]);
     const listed = await json(await steer({ listId: id, features: [{ ...LATENT, strength: 5 }] }));
     const direct = await json(
       await steer({
         features: [
-          { ...MOOD, strength: 8 },
           { ...LATENT, index: 9, strength: -3 },
+          { ...MOOD, strength: 8 },
           { ...LATENT, strength: 5 },
         ],
       }),
     );
     expect([listed.STEERED, listed.receipts]).toEqual([direct.STEERED, direct.receipts]);
     const loaded = await json(await post("/api/steer-load", { steerOutputId: listed.id }));
-    expect((loaded.features as unknown as { strength: number }[]).map(({ strength }) => strength)).toEqual([8, -3, 5]);
+    expect((loaded.features as unknown as { strength: number }[]).map(({ strength }) => strength)).toEqual([-3, 8, 5]);
   });
 
   it("steers with its owner's vectors, for whoever may use them", async () => {

@@ -77,7 +77,15 @@ export function mountLists(room: Room): void {
   mountPost(
     room,
     {
-      ...{ path: "/api/list/get", tag, summary: "A list with its features", access: "anyone", body: ListIdBody, answer: WholeList },
+      ...{
+        path: "/api/list/get",
+        tag,
+        summary: "A list with its features",
+        access: "anyone",
+        counted: true,
+        body: ListIdBody,
+        answer: WholeList,
+      },
       description: "Of a feature that is not there any more, `neuron` is null.",
     },
     async ({ listId }, { userId }, c) => {

@@ -15,7 +15,7 @@ import { ListPage } from "../pages/list.tsx";
 import { MissingPage, nameOfSteer, SharePage } from "../pages/share.tsx";
 import { nameOfTest, TestPage } from "../pages/test.tsx";
 import { VectorPage } from "../pages/vector.tsx";
-import { withReadingQuota } from "../quota.ts";
+import { readingQuotaOf, withQuota } from "../quota.ts";
 import { identify, originOf } from "../route.ts";
 import { NOBODY } from "../share/store.ts";
 import type { SavedSteer } from "../steer/save.ts";
@@ -128,7 +128,7 @@ export function mountPages(room: Room): void {
         throw new TillerError("invalid_request", `The text must have at most ${LIMITS.testTextChars} characters.`);
       const { engine } = await models.get(modelId);
       const request = { model: modelId, texts: [text], targets: [{ feature: { model: modelId, source, index } }] };
-      const { items } = await withReadingQuota(room, c, await identify(room, c), c.req.path, () =>
+      const { items } = await withQuota(readingQuotaOf(room.limiter, await identify(room, c)), c, c.req.path, () =>
         read(engine, room.config, "/activations", request, c.req.raw.signal),
       );
       const [item] = items;

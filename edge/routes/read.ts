@@ -12,7 +12,7 @@ import { read } from "../engine.ts";
 import { describeFeatures } from "../features/describe.ts";
 import { type FeatureAt, placeOf } from "../features/store.ts";
 import type { ServedModel } from "../models.ts";
-import { CLIENT_GONE, limitHeaders, withReadingQuota } from "../quota.ts";
+import { CLIENT_GONE, limitHeaders, readingQuotaOf, withQuota } from "../quota.ts";
 import { densityFilter, type Found, findSource, sourcesOfSet, toActivation, toSearch, toSourceResult, toTopk } from "../read/answers.ts";
 import {
   Activation,
@@ -247,10 +247,9 @@ async function answerReading<Body extends z.ZodType>(room: Room, c: Context<App>
   });
   try {
     return c.json(
-      await withReadingQuota(
-        room,
+      await withQuota(
+        readingQuotaOf(room.limiter, caller),
         c,
-        caller,
         reading.path,
         async () => (await answer((path, request) => read(engine, room.config, path, request, signal))) as object,
       ),

@@ -190,7 +190,11 @@ describe("a page in a frame", () => {
     expect((await call(`/oembed?url=${url}&format=xml`)).status).toBe(501);
     expect((await call(`/oembed?url=${url}&maxwidth=0`)).status).toBe(400);
     expect((await call("/oembed")).status).toBe(400);
-    for (const other of ["http://elsewhere.test/steer/x", "http://edge.test/docs", "http://edge.test/steer/cm12345678901234567890123"])
+    for (const other of [
+      `http://elsewhere.test/${MODEL}/3-tales-res/7`,
+      "http://edge.test/docs",
+      "http://edge.test/steer/cm12345678901234567890123",
+    ])
       expect((await call(`/oembed?url=${encodeURIComponent(other)}`)).status).toBe(404);
   });
 

@@ -3,7 +3,7 @@ import type { z } from "zod";
 import { encodeFloat32 } from "../../shared/base64.ts";
 import { LIMITS } from "../limits.ts";
 import { vectors } from "../schema.ts";
-import { call, config, json, newUser, post, type TestUser } from "../test/worker/client.ts";
+import { call, config, json, newUser, nextSeed, post, scripted, seenBy, type TestUser } from "../test/worker/client.ts";
 import type { CreatedVector, Vector } from "../vectors/contract.ts";
 
 const MODEL = "tiller-tales";
@@ -90,6 +90,24 @@ describe("a vector", () => {
     const mood = { modelId: MODEL, layer: "3-tales-directions", index: 0, strength: 4 };
     const both = await json(await steer([mood, feature], owner.headers));
     expect(both.receipts?.map(({ point }) => point)).toEqual(["blocks.3.hook_resid_pre", "blocks.2.hook_resid_post"]);
+  });
+
+  it("steers every model of its width that has its layer", async () => {
+    const keep = (layerNumber: number) => create({ modelId: "scripted", layerNumber, vector: [1, 2, 3, 4, 5, 6, 7, 8] });
+    const on = async (vector: Created["vector"], modelId: string, seed = nextSeed()) => {
+      const feature = { modelId: "scripted", layer: vector.source, index: vector.index, strength: 2 };
+      const response = await post("/api/steer", scripted({ modelId, features: [feature], seed }), owner.headers);
+      return { response, seen: await seenBy(seed) };
+    };
+    const [first, last] = [await keep(1), await keep(3)];
+    const { response, seen } = await on(first, "scripted-twin");
+    expect(response.status).toBe(200);
+    expect(seen?.request.model).toBe("scripted-twin");
+    expect(seen?.request.rows[1]?.edits).toMatchObject([
+      { vector: encodeFloat32([1, 2, 3, 4, 5, 6, 7, 8]), point: "blocks.1.hook_resid_pre" },
+    ]);
+    expect((await json((await on(last, "scripted-twin")).response)).error).toMatch(/its layers are 0 to 1/);
+    expect((await json((await on(first, "scripted-narrow")).response)).error).toMatch(/8 values, scripted-narrow needs 4/);
   });
 
   it("is read on a text: the projection of every token's residual on it", async () => {

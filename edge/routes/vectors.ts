@@ -56,7 +56,7 @@ export function mountVectors(room: Room): void {
   mountPost(
     room,
     {
-      ...{ path: "/api/vector/get", tag, summary: "Read a vector, or a feature's direction", access: "anyone" },
+      ...{ path: "/api/vector/get", tag, summary: "Read a vector, or a feature's direction", access: "anyone", counted: true },
       ...{ body: VectorAddressBody, answer: z.object({ vector: Vector.or(FeatureVector) }) },
       description:
         "The numbers of a kept vector are those that were sent, exactly; a private one is there for its owner alone. Of a feature it is the decoder row that steers (Neuronpedia answers its encoder's column, which steers differently).",

@@ -35,6 +35,9 @@ const NARROW: ModelInfo = {
   sources: [{ ...(MODEL.sources[0] as ModelInfo["sources"][number]), id: "1-narrow" }],
 };
 
+/** As wide as MODEL: what is kept for one steers the other. */
+const TWIN: ModelInfo = { ...MODEL, id: "scripted-twin", layers: 2, sources: [] };
+
 /** One generation as the engine saw it; tests tell theirs apart by the seed. */
 export interface Seen {
   readonly request: GenerateRequest;
@@ -72,7 +75,7 @@ async function answer(request: IncomingMessage, response: ServerResponse, seen: 
   if (asked !== null) return void json(200, seen.get(Number(asked[1])) ?? null);
   if (request.url === "/health") return void json(200, { status: "ok" });
   if (request.headers.authorization !== `Bearer ${SCRIPTED_TOKEN}`) return void failure(401, "unauthorized", "wrong token");
-  if (request.url === "/models") return void json(200, { models: [MODEL, NARROW] });
+  if (request.url === "/models") return void json(200, { models: [MODEL, NARROW, TWIN] });
   if (request.url !== "/generate") return void failure(404, "not_found", "no such call");
 
   let text = "";
