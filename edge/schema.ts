@@ -14,6 +14,8 @@ export const users = sqliteTable("users", {
   created_at: integer().notNull(),
   /** Steers an hour; null = the default of limits.ts. */
   hourly_limit: integer(),
+  /** Signs webhooks whose address came with a job (`whsec_...`); null until one is needed. It has to be known to sign, so it is no hash. */
+  webhook_secret: text(),
 });
 
 export const apiKeys = sqliteTable(

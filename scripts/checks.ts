@@ -51,7 +51,7 @@ export async function checkMigrations(folder: string): Promise<string | undefine
     const before = await readdir(copy);
     // drizzle-kit takes its output folder relative to the working directory only.
     const out = path.relative(ROOT, copy);
-    const failed = await runTool("drizzle-kit/bin.cjs", ["generate", "--dialect", "sqlite", "--schema", "edge/schema.ts", "--out", out]);
+    const failed = await runTool("drizzle-kit/bin.cjs", ["generate", "--dialect", "sqlite", "--schema", "edge/*schema.ts", "--out", out]);
     if (failed !== undefined) return failed;
     const made = (await readdir(copy)).filter((name) => !before.includes(name));
     return made.length === 0 ? undefined : "edge/schema.ts has changes without a migration: npm run db:generate.";

@@ -18,6 +18,7 @@ export const ERRORS = {
   feature_not_found: { status: 404, retry: false, sentence: "There is no such feature." },
   method_not_allowed: { status: 405, retry: false, sentence: "This address does not take that method." },
   conflict: { status: 409, retry: false, sentence: "This conflicts with what is already there." },
+  canceled: { status: 409, retry: false, sentence: "The work was canceled." },
   too_large: { status: 413, retry: false, sentence: "The request body is too large." },
   rate_limited: { status: 429, retry: true, sentence: "The hourly limit is used up." },
   internal: { status: 500, retry: true, sentence: "Something went wrong on our side. Quote the request id when you report it." },

@@ -72,7 +72,7 @@ export function newAccounts({ db }: Config): Accounts {
       throw new TillerError("conflict", "This is your last key that works: make another first, and revoke this one with it.");
     },
     async newUser(name, hourlyLimit) {
-      const row: SavedUser = { id: newId(), name, created_at: Date.now(), hourly_limit: hourlyLimit };
+      const row: SavedUser = { id: newId(), name, created_at: Date.now(), hourly_limit: hourlyLimit, webhook_secret: null };
       await db.insert(users).values(row);
       return row;
     },
