@@ -18,3 +18,15 @@ export function newId(): string {
   }
   return id;
 }
+
+/** An identifier that a text decides: the same text, the same id. */
+export async function idOf(text: string): Promise<string> {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text)));
+  let value = digest.reduce((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
+  let id = "";
+  for (let i = 0; i < LENGTH; i++) {
+    id += ALPHABET[Number(value % 36n)];
+    value /= 36n;
+  }
+  return `cm${id}`;
+}

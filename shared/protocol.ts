@@ -35,6 +35,8 @@ export const LIMITS = {
   promptChars: 262_144,
   /** Messages of one conversation. */
   messages: 512,
+  /** Tokens of one row that an earlier run generated. */
+  generatedTokens: 262_144,
 } as const;
 
 /** Half-open range [start, end) of absolute token positions: 0 is the first token of the prompt (BOS, when the model has one). */
@@ -136,12 +138,20 @@ export const Messages = z
 /** Whether exactly one of two fields is given. */
 export const oneOf = (a: unknown, b: unknown) => (a === undefined) !== (b === undefined);
 
+/** What a caller calls a generation of its own. */
+export const GenerationId = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, "an id has 1 to 64 of the characters A-Z a-z 0-9 _ -");
+
 /**
  * Exactly one of `prompt` (continued as it stands) and `messages`, unless every row has messages of its own. Positions of edits count
  * the tokens of the rendered prompt.
  */
 export const GenerateRequest = z
   .strictObject({
+    /**
+     * Names the generation while it runs or waits, for `/cancel`. A generation that runs under the same id is replaced: it ends with
+     * the error `canceled`. The id is free again when its generation ends, however it ends.
+     */
+    id: GenerationId.optional(),
     model: z.string().min(1).max(128),
     prompt: z.string().min(1).max(LIMITS.promptChars).optional(),
     messages: Messages.optional(),
@@ -152,12 +162,21 @@ export const GenerateRequest = z
           edits: z.array(Edit).max(LIMITS.edits),
           /** A conversation of the row's own, instead of the request's. */
           messages: Messages.optional(),
+          /**
+           * Ids of the tokens that an earlier run of the same request generated for this row before it was interrupted: the row goes on
+           * after them exactly as that run would have. They count as generated everywhere (positions, schedules, penalties, stop strings,
+           * receipts, max_tokens, usage). Token events are sent for later tokens only; the text of the result is the whole one. Where
+           * they end the row already, it has no event. Refused with invalid_request: an id outside the vocabulary, and tokens that go on
+           * after the row's end.
+           */
+          generated: z.array(z.int().min(0)).max(LIMITS.generatedTokens).optional(),
         }),
       )
       .min(1)
       .max(LIMITS.rows)
       .refine((rows) => new Set(rows.map((row) => row.name)).size === rows.length, "rows need distinct names"),
     sampling: Sampling,
+    /** Of one row, with those it has `generated` already. */
     max_tokens: z.int().min(1),
     /**
      * false leaves special tokens of the prompt unedited, a template's markers too: those that tokenizer.json flags as special, BOS
@@ -166,6 +185,11 @@ export const GenerateRequest = z
     steer_special_tokens: z.boolean().default(true),
     /** Milliseconds after which the request fails with engine_timeout, waiting for slots included; absent = never. */
     deadline_ms: z.int().min(1).max(LIMITS.deadlineMs).optional(),
+    /**
+     * An engine may answer 202 and go on without a connection: then it posts an EngineReport there, signed as a Standard Webhook with
+     * its token as the secret, and answers GET /generations/<id> with one. It may as well answer at once, as the CPU engine does.
+     */
+    callback_url: z.string().max(2000).optional(),
     /** Name of the row that `kl` of the other rows' tokens is measured against; absent = no KL. */
     kl_baseline: z.string().optional(),
   })
@@ -179,6 +203,14 @@ export const GenerateRequest = z
     "kl_baseline compares rows that continue the same text: leave it out where rows have messages of their own",
   );
 export type GenerateRequest = z.infer<typeof GenerateRequest>;
+
+/** Body of `POST /cancel`: ends the generation that has the id, and frees what it uses within one step. */
+export const CancelRequest = z.strictObject({ id: GenerationId });
+export type CancelRequest = z.infer<typeof CancelRequest>;
+
+/** Whether a generation with the id was running or waiting. Its own answer or stream ends with the error `canceled`. */
+export const CancelResult = z.object({ canceled: z.boolean() });
+export type CancelResult = z.infer<typeof CancelResult>;
 
 export const TopLogprob = z.object({ id: z.int(), token: z.string(), logprob: z.number() });
 
@@ -223,14 +255,14 @@ export const RowResult = z.object({
   /** `stop`: an end-of-text token or a stop string (never part of the text). `length`: max_tokens reached. */
   finish_reason: z.enum(FINISH_REASONS),
   receipts: z.array(Receipt),
-  /** Only in the JSON answer; a stream has sent them already. */
+  /** Only in the JSON answer (a stream has sent them already), and only those that this run generated. */
   tokens: z.array(TokenEvent).optional(),
 });
 export type RowResult = z.infer<typeof RowResult>;
 
 export const GenerateResult = z.object({
   rows: z.array(RowResult),
-  /** Tokens of the (longest) prompt, and of all rows' generations. */
+  /** Tokens of the (longest) prompt, and of all rows' generations, those that an earlier run generated included. */
   usage: z.object({ prompt_tokens: z.int(), completion_tokens: z.int() }),
   /** Milliseconds: waiting for a slot, prefill of all rows, decode. */
   timing: z.object({ queue_ms: z.number(), prefill_ms: z.number(), decode_ms: z.number() }),
@@ -285,6 +317,14 @@ export const toEngineError = (error: TillerError): z.infer<typeof EngineErrorBod
     ...(error.retryAfterSeconds === undefined ? {} : { retry_after_s: error.retryAfterSeconds }),
   },
 });
+
+/** What an engine says of a generation that it works on without a connection: tokens (also those said before), and its end. */
+export const EngineReport = z.object({
+  tokens: z.array(TokenEvent).max(100_000),
+  done: GenerateResult.optional(),
+  error: EngineErrorBody.shape.error.optional(),
+});
+export type EngineReport = z.infer<typeof EngineReport>;
 
 /** Reads an engine's error body; a code we do not know becomes `engine_failed`. */
 export function fromEngineError(body: unknown): TillerError {

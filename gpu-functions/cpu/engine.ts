@@ -15,10 +15,12 @@ import type {
 import { readActivations } from "./activations.ts";
 import type { Quantise } from "./directory.ts";
 import { readDensities, readFeatures } from "./features.ts";
+import type { Generation } from "./generation.ts";
 import { readLatents } from "./latents.ts";
 import { defaultCacheBytes, defaultModelBytes } from "./memory.ts";
 import { type Model, planGeneration, readModel } from "./model.ts";
-import { ModelPool } from "./pool.ts";
+import { RunningNames } from "./names.ts";
+import { type Lease, ModelPool } from "./pool.ts";
 import { planTexts } from "./read-text.ts";
 import { readDecoderRows } from "./rows.ts";
 import { planScore, scoreText } from "./score.ts";
@@ -64,6 +66,7 @@ export async function loadEngine(options: EngineOptions): Promise<Engine> {
     },
   );
   await pool.warm(options.warm ?? Number.POSITIVE_INFINITY);
+  const names = new RunningNames();
   const withModel = async <T>(id: string, work: (model: Model) => Promise<T>): Promise<T> => {
     const { model, release } = await pool.acquire(id);
     try {
@@ -82,13 +85,19 @@ export async function loadEngine(options: EngineOptions): Promise<Engine> {
     async *generate(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent> {
       // Planned first: a request that is refused loads nothing.
       const generation = planGeneration(pool.known(request.model), request, (id) => pool.known(id));
-      const { model, release } = await pool.acquire(request.model);
+      const forget = names.take(request.id, generation);
+      let lease: Lease | undefined;
+      // Also before it has a model: a caller that left waits for nothing.
+      signal.addEventListener("abort", () => generation.cancel(), { once: true });
       try {
-        yield* model.scheduler.run(generation, signal, request.deadline_ms);
+        lease = await leaseFor(generation, pool.acquire(request.model));
+        yield* lease === undefined ? generation.events() : lease.model.scheduler.run(generation, signal, request.deadline_ms);
       } finally {
-        release();
+        lease?.release();
+        forget();
       }
     },
+    cancel: (id: string) => names.cancel(id),
     async score(request: ScoreRequest, signal: AbortSignal): Promise<ScoreResult> {
       const texts = planScore(pool.known(request.model), request, (id) => pool.known(id));
       return withModel(request.model, async (model) => ({
@@ -121,4 +130,16 @@ export async function loadEngine(options: EngineOptions): Promise<Engine> {
     },
     close: () => pool.close(),
   };
+}
+
+/** The model for a generation; undefined when the generation was given up before: it does not wait for a model to load. */
+async function leaseFor(generation: Generation, coming: Promise<Lease>): Promise<Lease | undefined> {
+  const lease = await Promise.race([coming, generation.givenUp]);
+  if (lease !== undefined) return lease;
+  coming.then(
+    (late) => late.release(),
+    // Nobody waits for the model any more: why it cannot be had is of no interest.
+    () => undefined,
+  );
+  return undefined;
 }

@@ -1,39 +1,12 @@
-// One request while it runs: its rows' tokens, texts and receipts, and the events its caller reads. Knows nothing of slots.
+// One request while it runs: what its rows take next, their receipts, and the events its caller reads. Knows nothing of slots.
 import { TillerError } from "../../shared/errors.ts";
 import type { GenerateEvent, GenerateRequest, RowResult, TokenEvent } from "../../shared/protocol.ts";
-import type { RowEdits } from "./edits.ts";
 import type { Job, Lead, Sequence, Wanted } from "./job.ts";
 import { uniform } from "./random.ts";
+import { Row, type RowPlan } from "./row.ts";
 import { klDivergence, logprobs, type Prediction, sampleToken } from "./sampler.ts";
 import type { Step } from "./step.ts";
-import { TextStream } from "./text.ts";
 import type { Tokenizer } from "./tokenizer.ts";
-
-export class Row implements Sequence {
-  readonly name: string;
-  readonly prompt: readonly number[];
-  readonly edits: RowEdits;
-  length = 0;
-  /** What comes after the prompt, kept while the request's other rows are prefilled. */
-  first: Prediction | undefined;
-  readonly generated: number[] = [];
-  /** Times each token was generated: what the penalties count. */
-  readonly counts = new Map<number, number>();
-  readonly stream: TextStream;
-  text = "";
-  finished: RowResult["finish_reason"] | undefined;
-
-  constructor(name: string, prompt: readonly number[], edits: RowEdits, stream: TextStream) {
-    this.name = name;
-    this.prompt = prompt;
-    this.edits = edits;
-    this.stream = stream;
-  }
-
-  get lastId(): number {
-    return this.generated[this.generated.length - 1] as number;
-  }
-}
 
 export class Generation implements Job {
   readonly rows: readonly Row[];
@@ -48,17 +21,19 @@ export class Generation implements Job {
   private error: TillerError | undefined;
   /** No more work is wanted: done, failed or cancelled. */
   ended = false;
+  /** Resolves when it failed or was cancelled: nothing that it waits for is wanted any more. */
+  readonly givenUp: Promise<void>;
+  private giveUp: () => void = () => undefined;
 
-  constructor(
-    request: GenerateRequest,
-    rows: readonly { name: string; edits: RowEdits; prompt: readonly number[] }[],
-    tokenizer: Tokenizer,
-  ) {
+  constructor(request: GenerateRequest, plans: readonly RowPlan[], tokenizer: Tokenizer) {
     this.request = request;
     this.tokenizer = tokenizer;
     this.temperature = request.sampling.temperature;
-    this.rows = rows.map(({ name, edits, prompt }) => new Row(name, prompt, edits, new TextStream(tokenizer, request.sampling.stop)));
+    this.rows = plans.map((plan) => new Row(plan, request, tokenizer));
     this.leads = findLeads(this.rows);
+    this.givenUp = new Promise((resolve) => {
+      this.giveUp = resolve;
+    });
   }
 
   /** All rows have slots. */
@@ -68,6 +43,7 @@ export class Generation implements Job {
 
   cancel(): void {
     this.ended = true;
+    this.giveUp();
     this.wake?.();
   }
 
@@ -131,23 +107,11 @@ export class Generation implements Job {
   }
 
   private take(row: Row, prediction: Prediction, baseline: Prediction | undefined): void {
-    const { sampling, max_tokens, kl_baseline } = this.request;
+    const { sampling, kl_baseline } = this.request;
     const index = row.generated.length;
-    const id = sampleToken(prediction, row.counts, sampling, uniform(sampling.seed, index));
-    if (this.tokenizer.eosIds.has(id)) {
-      row.text += row.stream.flush();
-      row.finished = "stop";
-      return;
-    }
-    row.generated.push(id);
-    row.counts.set(id, (row.counts.get(id) ?? 0) + 1);
-    let text = row.stream.push(id);
-    if (row.stream.stopped) row.finished = "stop";
-    else if (row.generated.length >= max_tokens) {
-      row.finished = "length";
-      text += row.stream.flush();
-    }
-    row.text += text;
+    const id = row.known[index] ?? sampleToken(prediction, row.counts, sampling, uniform(sampling.seed, index));
+    const text = row.add(id);
+    if (text === undefined || index < row.known.length) return;
     const { logprob, top } = logprobs(prediction, id, sampling.logprobs);
     const event: TokenEvent = {
       row: row.name,

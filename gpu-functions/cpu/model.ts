@@ -172,11 +172,24 @@ export function planGeneration(model: KnownModel, request: GenerateRequest, mode
       `kl_baseline '${request.kl_baseline}' is not one of the rows: ${request.rows.map((row) => row.name).join(", ")}.`,
     );
   }
-  const rows = request.rows.map(({ name, edits }, i) => {
+  const rows = request.rows.map(({ name, edits, generated }, i) => {
     const prompt = prompts[i] as number[];
-    return { name, prompt, edits: planEdits(model, edits, prompt, request.steer_special_tokens, modelOf) };
+    checkGenerated(model, generated, request.max_tokens, i);
+    return { name, prompt, generated, edits: planEdits(model, edits, prompt, request.steer_special_tokens, modelOf) };
   });
   return new Generation(request, rows, model.tokenizer);
+}
+
+function checkGenerated({ info }: KnownModel, generated: readonly number[] | undefined, most: number, row: number): void {
+  if (generated === undefined) return;
+  const wrong = generated.find((id) => id >= info.vocab);
+  if (wrong !== undefined)
+    throw new TillerError(
+      "invalid_request",
+      `rows.${row}.generated has ${wrong}, which is no token of this model: they are 0 to ${info.vocab - 1}.`,
+    );
+  if (generated.length > most)
+    throw new TillerError("invalid_request", `rows.${row}.generated has ${generated.length} tokens, more than max_tokens, ${most}.`);
 }
 
 /**

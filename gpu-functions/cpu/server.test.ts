@@ -346,6 +346,7 @@ describe("failures half way", () => {
   const service = (events: () => AsyncIterable<GenerateEvent>): EngineService => ({
     models: () => [],
     generate: events,
+    cancel: () => false,
     score: notAsked,
     latents: notAsked,
     activations: notAsked,

@@ -12,6 +12,7 @@ import {
   type SimilarResult,
 } from "../../shared/features.ts";
 import {
+  CancelRequest,
   type GenerateEvent,
   GenerateRequest,
   type GenerateResult,
@@ -43,6 +44,8 @@ export interface EngineService {
   rows(request: RowsRequest, signal: AbortSignal): Promise<RowsResult>;
   similar(request: SimilarRequest, signal: AbortSignal): Promise<SimilarResult>;
   features(request: FeaturesRequest): Promise<FeaturesResult>;
+  /** Ends the generation of this name. @returns whether one ran. */
+  cancel(id: string): boolean;
 }
 
 export interface ServerOptions {
@@ -109,6 +112,7 @@ const ANSWERS = new Map<string, (service: EngineService, body: string, signal: A
   ["/rows", (service, body, signal) => service.rows(parseBody(RowsRequest, body), signal)],
   ["/similar", (service, body, signal) => service.similar(parseBody(SimilarRequest, body), signal)],
   ["/features", (service, body) => service.features(parseBody(FeaturesRequest, body))],
+  ["/cancel", async (service, body) => ({ canceled: service.cancel(parseBody(CancelRequest, body).id) })],
 ]);
 
 const ROUTES: ReadonlyMap<string, string> = new Map([
