@@ -14,16 +14,22 @@ import { type Catalogue, newCatalogue } from "./catalogue/store.ts";
 import type { Config } from "./config.ts";
 import { type Labels, newLabels } from "./features/labels.ts";
 import { newUploads, type Uploads } from "./features/store.ts";
+import { idempotent } from "./idempotency.ts";
+import { newBackground } from "./jobs/background.ts";
+import type { JobService } from "./jobs/service.ts";
+import type { Jobs } from "./jobs/store.ts";
 import { LIMITS } from "./limits.ts";
 import { type Lists, newLists } from "./lists/store.ts";
 import { type Models, newModels } from "./models.ts";
-import { newRateLimiter, type RateLimiter } from "./rate-limit.ts";
+import type { RateLimiter } from "./rate-limit.ts";
 import { mountAccount } from "./routes/account.ts";
 import { mountCatalogue } from "./routes/catalogue.ts";
 import { mountDocs } from "./routes/docs.ts";
 import { mountExplanations } from "./routes/explanations.ts";
 import { mountFeatures } from "./routes/features.ts";
 import { mountHealth } from "./routes/health.ts";
+import { mountInternal } from "./routes/internal.ts";
+import { mountJobs } from "./routes/jobs.ts";
 import { mountLists } from "./routes/lists.ts";
 import { mountModels } from "./routes/models.ts";
 import { EMBED_POLICY, mountPages } from "./routes/pages.tsx";
@@ -35,9 +41,10 @@ import { mountSteerChat } from "./routes/steer-chat.ts";
 import { mountSteerLoad } from "./routes/steer-load.ts";
 import { mountVectorFiles } from "./routes/vector-files.ts";
 import { mountVectors } from "./routes/vectors.ts";
+import { mountWebhooks } from "./routes/webhooks.ts";
 import { newShares, type Shares } from "./share/store.ts";
 import { newRecipes, type Recipes } from "./steer/recipe.ts";
-import { newSteers, type Steers } from "./steer/save.ts";
+import type { Steers } from "./steer/save.ts";
 import { newVectors, type Vectors } from "./vectors/store.ts";
 
 export interface App {
@@ -60,6 +67,8 @@ export interface Room {
   readonly lists: Lists;
   readonly recipes: Recipes;
   readonly shares: Shares;
+  readonly jobs: Jobs;
+  readonly service: JobService;
 }
 
 /** Headers a browser's script may read. */
@@ -71,6 +80,9 @@ const EXPOSED = [
   "RateLimit-Reset",
   "RateLimit-Policy",
   "Retry-After",
+  "Location",
+  "Preference-Applied",
+  "Idempotent-Replayed",
 ];
 
 /** Calls whose bodies are files. */
@@ -95,8 +107,17 @@ export function newApp(config: Config): OpenAPIHono<App> {
   });
   const openToAll = cors({
     origin: "*",
-    allowMethods: ["GET", "POST", "OPTIONS"],
-    allowHeaders: ["content-type", "x-api-key", "authorization", "x-admin-secret", "x-request-id"],
+    allowMethods: ["GET", "POST", "DELETE", "OPTIONS"],
+    allowHeaders: [
+      "content-type",
+      "x-api-key",
+      "authorization",
+      "x-admin-secret",
+      "x-request-id",
+      "idempotency-key",
+      "prefer",
+      "last-event-id",
+    ],
     exposeHeaders: EXPOSED,
     maxAge: 86_400,
   });
@@ -104,16 +125,22 @@ export function newApp(config: Config): OpenAPIHono<App> {
   const limited = (maxSize: number) => bodyLimit({ maxSize, onError: (c) => refuseLargeBody(c, maxSize) });
   const [small, large] = [limited(LIMITS.bodyBytes), limited(LIMITS.uploadBytes)];
   app.use("/api/*", (c, next) => (UPLOADS.test(c.req.path) ? large : small)(c, next));
+  app.use("/internal/*", large);
+  const gate = newGate(config);
+  app.use("/api/*", idempotent(config, gate));
   app.use(methodNotAllowed({ app, onMethodNotAllowed: refuseMethod }));
 
   const models = newModels(config);
+  const { steers, limiter, jobs, service, webhooks } = newBackground(config);
   const room: Room = {
     app,
     config,
-    gate: newGate(config),
+    gate,
     models,
-    limiter: newRateLimiter(config),
-    steers: newSteers(config),
+    limiter,
+    steers,
+    jobs,
+    service,
     vectors: newVectors(config),
     accounts: newAccounts(config),
     catalogue: newCatalogue(config, models),
@@ -126,6 +153,8 @@ export function newApp(config: Config): OpenAPIHono<App> {
   mountSteer(room);
   mountSteerChat(room);
   mountSteerLoad(room);
+  mountJobs(room);
+  mountWebhooks(room, webhooks, service.startDelivery);
   mountVectors(room);
   mountVectorFiles(room);
   mountAccount(room);
@@ -137,6 +166,7 @@ export function newApp(config: Config): OpenAPIHono<App> {
   mountShares(room);
   mountReadings(room);
   mountModels(room);
+  mountInternal(room);
   mountHealth(room);
   mountPages(room);
   mountDocs(room);

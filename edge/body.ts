@@ -17,6 +17,9 @@ export async function readBody<Schema extends z.ZodType>(
   return { body: parseBody(raw, schema), raw };
 }
 
+/** The body as JSON, unchecked. @throws TillerError `invalid_request` when it is none. */
+export const readRaw = async (request: Request): Promise<unknown> => parseJson(await request.text());
+
 /** A value that came from a caller, checked. @throws TillerError as `readBody`. */
 export function parseBody<Schema extends z.ZodType>(raw: unknown, schema: Schema): z.output<Schema> {
   const parsed = schema.safeParse(raw);
@@ -24,7 +27,8 @@ export function parseBody<Schema extends z.ZodType>(raw: unknown, schema: Schema
   throw new TillerError("invalid_request", describeIssue(parsed.error.issues[0]));
 }
 
-function parseJson(text: string): unknown {
+/** @throws TillerError `invalid_request`. */
+export function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {

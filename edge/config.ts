@@ -2,6 +2,7 @@
 import { type DrizzleD1Database, drizzle } from "drizzle-orm/d1";
 import { z } from "zod";
 import type { RateWindow } from "./rate-window.ts";
+import type { WebhookSettings } from "./webhooks/address.ts";
 
 export interface EngineAddress {
   /** Pattern of model ids: `*` stands for any text. */
@@ -21,6 +22,9 @@ export interface Config {
   readonly engines: readonly EngineAddress[];
   /** undefined = rate limits live in the Durable Object alone. */
   readonly upstash: { readonly url: string; readonly token: string } | undefined;
+  readonly workflows: { readonly jobs: Workflow<{ jobId: string }>; readonly deliveries: Workflow<{ deliveryId: string }> };
+  /** Where webhooks may go. */
+  readonly webhooks: WebhookSettings;
   /** What an administrator sends in x-admin-secret; undefined = nobody is one. */
   readonly adminSecret: string | undefined;
   /** Origin of share links; undefined = the origin that was called. */
@@ -63,7 +67,7 @@ export function parseConfig(env: Env): Config {
     if (typeof value !== "string") throw new ConfigError(`${name} must be a text.`);
     return value;
   };
-  for (const binding of ["DB", "RATE_WINDOWS", "ASSETS"]) {
+  for (const binding of ["DB", "RATE_WINDOWS", "ASSETS", "JOBS", "DELIVERIES"]) {
     if (settings[binding] === undefined) throw new ConfigError(`The binding ${binding} is missing: see wrangler.toml.`);
   }
   const publicUrl = text("PUBLIC_URL");
@@ -78,6 +82,8 @@ export function parseConfig(env: Env): Config {
     engines: parseEngines(text("ENGINES"), text),
     upstash: parseUpstash(text("UPSTASH_REDIS_REST_URL"), text("UPSTASH_REDIS_REST_TOKEN")),
     adminSecret,
+    workflows: { jobs: env.JOBS as Workflow<{ jobId: string }>, deliveries: env.DELIVERIES as Workflow<{ deliveryId: string }> },
+    webhooks: parseWebhooks(text("WEBHOOK_DNS"), text("WEBHOOK_ALLOW")),
     publicUrl: publicUrl?.replace(/\/+$/, ""),
     engineTimeoutMs: 300_000,
     pingMs: 1000,
@@ -103,6 +109,13 @@ function parseEngines(json: string | undefined, secret: (name: string) => string
     if (token !== undefined && value === undefined) throw new ConfigError(`ENGINES names the secret ${token}, which is not set.`);
     return { models, url: url.replace(/\/+$/, ""), token: value };
   });
+}
+
+function parseWebhooks(dns: string | undefined, allow: string | undefined): WebhookSettings {
+  if (dns !== undefined && !z.url({ protocol: /^https$/ }).safeParse(dns).success)
+    throw new ConfigError("WEBHOOK_DNS must be an https address.");
+  const hosts = (allow ?? "").split(",").map((host) => host.trim());
+  return { dnsUrl: dns, allow: hosts.filter((host) => host !== "") };
 }
 
 function parseUpstash(url: string | undefined, token: string | undefined): Config["upstash"] {

@@ -5,6 +5,7 @@ import { type ErrorCode, TillerError } from "../shared/errors.ts";
 import { FeaturesResult, RowsResult, SimilarResult } from "../shared/features.ts";
 import {
   EngineErrorBody,
+  EngineReport,
   fromEngineError,
   type GenerateRequest,
   GenerateResult,
@@ -19,6 +20,8 @@ import type { Config, EngineAddress } from "./config.ts";
 /** Seconds after which a caller should try an engine that did not answer again. */
 const RETRY_SECONDS = 5;
 const HEALTH_TIMEOUT_MS = 2000;
+const POLL_TIMEOUT_MS = 20_000;
+const NOT_FOUND = "no such generation";
 
 /** Codes that say something about the caller's request. Any other code of an engine is about our deployment. */
 const CALLERS_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
@@ -31,6 +34,7 @@ const CALLERS_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "engine_busy",
   "engine_timeout",
   "engine_unavailable",
+  "canceled",
 ]);
 
 export type EngineEvent =
@@ -115,6 +119,44 @@ export async function read<Path extends keyof Readings>(
   return parse(schema, await readJson(response), path);
 }
 
+/** Ends a named generation, if it runs. An engine that does not answer has none. */
+export async function cancelGeneration(engine: EngineAddress, config: Config, id: string): Promise<void> {
+  try {
+    const response = await send(engine, config, "/cancel", post({ id }, "application/json"), AbortSignal.timeout(HEALTH_TIMEOUT_MS));
+    await response.body?.cancel();
+  } catch {
+    // The generation also ends when whoever reads it leaves.
+  }
+}
+
+/** What an engine answers that will tell of a generation at `callback_url`. */
+export const ACCEPTED = "accepted";
+
+/**
+ * Starts a generation for a job.
+ * @returns its events, or ACCEPTED when the engine will call back. Otherwise as `openGeneration`.
+ */
+export async function startGeneration(
+  engine: EngineAddress,
+  config: Config,
+  request: GenerateRequest,
+  signal: AbortSignal,
+): Promise<AsyncGenerator<EngineEvent> | typeof ACCEPTED> {
+  const response = await send(engine, config, "/generate", post(withDeadline(request, config), "text/event-stream"), signal);
+  if (response.status !== 202) return eventsOf(response);
+  await response.body?.cancel();
+  return ACCEPTED;
+}
+
+/** What an engine that calls back says of a generation when it is asked; undefined when it knows none of this name. */
+export async function findGeneration(engine: EngineAddress, config: Config, id: string): Promise<EngineReport | undefined> {
+  const response = await send(engine, config, `/generations/${id}`, {}, AbortSignal.timeout(POLL_TIMEOUT_MS)).catch((error: unknown) => {
+    if (error instanceof TillerError && error.cause === NOT_FOUND) return undefined;
+    throw error;
+  });
+  return response === undefined ? undefined : parse(EngineReport, await readJson(response), "/generations");
+}
+
 /**
  * Starts a generation and returns its events. The promise fails when the engine refuses before it starts; the events fail when it
  * stops half way. They end with `done`, or they throw: never silently.
@@ -125,7 +167,10 @@ export async function openGeneration(
   request: GenerateRequest,
   signal: AbortSignal,
 ): Promise<AsyncGenerator<EngineEvent>> {
-  const response = await send(engine, config, "/generate", post(withDeadline(request, config), "text/event-stream"), signal);
+  return eventsOf(await send(engine, config, "/generate", post(withDeadline(request, config), "text/event-stream"), signal));
+}
+
+async function eventsOf(response: Response): Promise<AsyncGenerator<EngineEvent>> {
   const type = response.headers.get("content-type") ?? "";
   if (response.body === null || !type.startsWith("text/event-stream")) {
     await response.body?.cancel();
@@ -196,6 +241,8 @@ async function send(
       retryAfterSeconds: RETRY_SECONDS,
     });
   }
+  // "No such generation" is an answer, and no fault of anybody.
+  if (response.status === 404 && path.startsWith("/generations/")) throw new TillerError("engine_failed", undefined, { cause: NOT_FOUND });
   throw asCallerError(fromEngineError(body));
 }
 
@@ -222,7 +269,7 @@ function parse<Schema extends z.ZodType>(schema: Schema, value: unknown, what: s
 }
 
 /** An engine's "wrong token" must not reach the caller as "your key is wrong". */
-function asCallerError(error: TillerError): TillerError {
+export function asCallerError(error: TillerError): TillerError {
   if (!CALLERS_CODES.has(error.code)) return error.code === "engine_failed" ? error : unusable(`the engine answered ${error.code}`, error);
   if (error.status !== 503 || error.retryAfterSeconds !== undefined) return error;
   return new TillerError(error.code, error.message, { cause: error, retryAfterSeconds: RETRY_SECONDS });

@@ -2,10 +2,21 @@
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import { type App, newApp } from "./app.ts";
 import { ConfigError, parseConfig } from "./config.ts";
+import { newBackground } from "./jobs/background.ts";
 
+export { DeliveryRun, JobRun } from "./jobs/workflow.ts";
 export { RateWindow } from "./rate-window.ts";
 
 let app: OpenAPIHono<App> | undefined;
+
+/** An isolate's first request looks for what a crash left behind: where no cron runs, nothing else does. */
+let swept = false;
+function sweepOnce(env: Env, ctx: ExecutionContext): void {
+  if (swept) return;
+  swept = true;
+  const work = async () => newBackground(parseConfig(env)).service.sweep();
+  ctx.waitUntil(work().catch((error: Error) => console.error(`The first sweep failed: ${error.name}`)));
+}
 
 export default {
   fetch(request, env, ctx): Response | Promise<Response> {
@@ -17,6 +28,10 @@ export default {
       const message = `The service is not set up: ${error.message}`;
       return Response.json({ error: message, message, code: "internal", requestId: crypto.randomUUID() }, { status: 500 });
     }
+    sweepOnce(env, ctx);
     return app.fetch(request, env, ctx);
+  },
+  async scheduled(_controller, env): Promise<void> {
+    await newBackground(parseConfig(env)).service.sweep();
   },
 } satisfies ExportedHandler<Env>;

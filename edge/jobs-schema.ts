@@ -1,6 +1,6 @@
 // The tables of background work and of what is told about it (drizzle): the source of /migrations, with schema.ts.
 import { index, integer, primaryKey, sqliteTable, text, uniqueIndex } from "drizzle-orm/sqlite-core";
-import type { JobPlan, JobProgress, JobResult } from "./jobs/stored.ts";
+import type { JobPlan, JobResult, JobTokens } from "./jobs/stored.ts";
 import { users } from "./schema.ts";
 
 export const JOB_STATES = ["queued", "running", "succeeded", "failed", "canceled"] as const;
@@ -20,8 +20,6 @@ export const jobs = sqliteTable(
     model_id: text().notNull(),
     state: text({ enum: JOB_STATES }).notNull(),
     plan: text({ mode: "json" }).notNull().$type<JobPlan>(),
-    /** What was generated until now; written at most once a second. */
-    progress: text({ mode: "json" }).$type<JobProgress>(),
     tokens_done: integer().notNull().default(0),
     tokens_total: integer().notNull(),
     /** Counts writes of progress and state: the id of an event. */
@@ -38,6 +36,20 @@ export const jobs = sqliteTable(
     updated_at: integer().notNull(),
   },
   (table) => [index("jobs_user").on(table.user_id, table.created_at), index("jobs_state").on(table.state, table.created_at)],
+);
+
+/** What a job has generated, a row for every second or so of it: nothing is written twice, and an engine goes on from here. */
+export const jobChunks = sqliteTable(
+  "job_chunks",
+  {
+    job_id: text()
+      .notNull()
+      .references(() => jobs.id),
+    /** 1 for the first. */
+    number: integer().notNull(),
+    tokens: text({ mode: "json" }).notNull().$type<JobTokens>(),
+  },
+  (table) => [primaryKey({ columns: [table.job_id, table.number] })],
 );
 
 /** Addresses that users registered for events. */

@@ -63,6 +63,13 @@ export const LIMITS = {
   featuresPerRead: 100,
   featuresPerPage: 25,
   sharesPerPage: 50,
+  /** Jobs that run at once, of all users and of one; and that wait, of one. */
+  jobsRunning: 8,
+  jobsRunningPerUser: 2,
+  jobsQueuedPerUser: 100,
+  jobsPerPage: 50,
+  /** Log probabilities that a job's answer may have: tokens of both sides, times one more than n_logprobs. */
+  jobLogprobs: 12_000,
 } as const;
 
 export const WINDOW_MS = 3_600_000;

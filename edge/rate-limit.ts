@@ -26,6 +26,8 @@ export interface Quota {
 export interface RateLimiter {
   /** @param identifier who is counted, such as `user:cm...`; @param limit places in an hour. */
   quotaOf(identifier: string, limit: number): Quota;
+  /** Gives a place back that another request took. Never fails. */
+  giveBack(identifier: string, limit: number): Promise<void>;
 }
 
 type Algorithm = RatelimitConfig["limiter"];
@@ -104,7 +106,15 @@ export function newRateLimiter(config: Config, now: () => number = Date.now): Ra
     };
   }
 
-  return { quotaOf };
+  async function giveBack(identifier: string, limit: number): Promise<void> {
+    try {
+      await ask(limit, (limiter) => limiter.limit(identifier, { rate: -1 }));
+    } catch (error) {
+      console.error(`A place of the quota was not given back (${error instanceof Error ? error.name : "unknown"}).`);
+    }
+  }
+
+  return { quotaOf, giveBack };
 }
 
 /** The class's `Algorithm` over one Durable Object per identifier. */

@@ -18,7 +18,12 @@ export interface Call<Body extends z.ZodType, Answer extends z.ZodType, Who exte
   readonly access: Who;
   /** Whether it counts as a look-up: what asks an engine, or searches, is not free. */
   readonly counted?: boolean;
+  /** Of the path, for the OpenAPI document. */
+  readonly params?: z.ZodObject;
 }
+
+/** A path of Hono as OpenAPI writes it. */
+const documented = (path: string): string => path.replace(/:(\w+)(\{[^}]*\})?/g, "{$1}");
 
 /** Who may call: anybody, a user with a key, or whoever knows the administrator's secret. */
 export type Access = "anyone" | "user" | "admin";
@@ -63,15 +68,15 @@ export function mountPost<Body extends z.ZodType, Answer extends z.ZodType, Who 
   call: Call<Body, Answer, Who>,
   answer: (body: z.output<Body>, caller: CallerOf<Who>, c: Context<App>) => Promise<z.input<Answer>>,
 ): void {
-  const { path, tag, summary, description, body, access } = call;
+  const { path, tag, summary, description, body, access, params } = call;
   // A body that may be left out is one that an empty object is.
   const required = !body.safeParse({}).success;
   room.app.openAPIRegistry.registerPath(
     createRoute({
-      ...{ method: "post", path, tags: [tag], summary },
+      ...{ method: "post", path: documented(path), tags: [tag], summary },
       ...(description === undefined ? {} : { description }),
       security: access === "admin" ? [{ Admin: [] }] : access === "user" ? KEYS : [{}, ...KEYS],
-      request: { body: { required, ...json(body) } },
+      request: { body: { required, ...json(body) }, ...(params === undefined ? {} : { params }) },
       responses: {
         200: { description: summary, ...json(call.answer), ...(call.counted ? { headers: limitHeaders } : {}) },
         ...errorResponses(400, 401, 403, 404, 409, 413, ...(call.counted ? ([429] as const) : []), 500, 502, 503),
@@ -89,16 +94,16 @@ export function mountPost<Body extends z.ZodType, Answer extends z.ZodType, Who 
 /** Mounts a GET. */
 export function mountGet<Answer extends z.ZodType, Who extends Access>(
   room: Room,
-  call: Omit<Call<z.ZodType, Answer, Who>, "body"> & { readonly params?: z.ZodObject },
+  call: Omit<Call<z.ZodType, Answer, Who>, "body"> & { readonly query?: z.ZodObject },
   answer: (caller: CallerOf<Who>, c: Context<App>) => Promise<z.input<Answer>>,
 ): void {
-  const { path, tag, summary, description, access, params } = call;
+  const { path, tag, summary, description, access, params, query } = call;
   room.app.openAPIRegistry.registerPath(
     createRoute({
-      ...{ method: "get", path: path.replace(/:(\w+)(\{[^}]*\})?/g, "{$1}"), tags: [tag], summary },
+      ...{ method: "get", path: documented(path), tags: [tag], summary },
       ...(description === undefined ? {} : { description }),
       security: access === "admin" ? [{ Admin: [] }] : access === "user" ? KEYS : [{}, ...KEYS],
-      ...(params === undefined ? {} : { request: { params } }),
+      request: { ...(params === undefined ? {} : { params }), ...(query === undefined ? {} : { query }) },
       responses: {
         200: { description: summary, ...json(call.answer), ...(call.counted ? { headers: limitHeaders } : {}) },
         ...errorResponses(400, 401, 404, ...(call.counted ? ([429] as const) : []), 500, 502, 503),

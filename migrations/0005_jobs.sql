@@ -57,6 +57,14 @@ CREATE TABLE `idempotency_keys` (
 );
 --> statement-breakpoint
 CREATE INDEX `idempotency_keys_age` ON `idempotency_keys` (`created_at`);--> statement-breakpoint
+CREATE TABLE `job_chunks` (
+	`job_id` text NOT NULL,
+	`number` integer NOT NULL,
+	`tokens` text NOT NULL,
+	PRIMARY KEY(`job_id`, `number`),
+	FOREIGN KEY (`job_id`) REFERENCES `jobs`(`id`) ON UPDATE no action ON DELETE no action
+);
+--> statement-breakpoint
 CREATE TABLE `jobs` (
 	`id` text PRIMARY KEY NOT NULL,
 	`user_id` text NOT NULL,
@@ -64,7 +72,6 @@ CREATE TABLE `jobs` (
 	`model_id` text NOT NULL,
 	`state` text NOT NULL,
 	`plan` text NOT NULL,
-	`progress` text,
 	`tokens_done` integer DEFAULT 0 NOT NULL,
 	`tokens_total` integer NOT NULL,
 	`revision` integer DEFAULT 0 NOT NULL,

@@ -1,5 +1,5 @@
-// What a job keeps, as JSON in the table `jobs`.
-import type { GenerateRequest } from "../../shared/protocol.ts";
+// What a job keeps, as JSON in the tables `jobs` and `job_chunks`.
+import type { GenerateRequest, GenerateResult, TokenEvent } from "../../shared/protocol.ts";
 import type { StoredRequest } from "../steer/stored.ts";
 
 /** Everything that is needed to run it: checked when it was made, and never again. */
@@ -14,21 +14,8 @@ export interface JobPlan {
   readonly origin: string;
 }
 
-/** One side so far. */
-export interface SideProgress {
-  readonly text: string;
-  /** Token ids: what the engine goes on from. */
-  readonly ids: readonly number[];
-}
+/** Tokens in the order they came. */
+export type JobTokens = readonly TokenEvent[];
 
-export interface JobProgress {
-  readonly STEERED: SideProgress;
-  readonly DEFAULT: SideProgress;
-}
-
-/** What a finished job says of its steer, which is saved as every steer is. */
-export interface JobResult {
-  readonly steerId: string;
-  readonly promptTokens: number;
-  readonly completionTokens: number;
-}
+/** What the engine said at the end, besides the texts: those are in the saved steer, whose id is the job's. */
+export type JobResult = Pick<GenerateResult, "usage" | "timing">;

@@ -21,6 +21,7 @@ const DOCUMENTED = [
   ...["list/update", "list/delete", "list/comment/new", "list/comment/delete"],
   ...["user/api-key", "user/keys/new", "user/keys/list", "user/keys/revoke", "user/usage"],
   ...["admin/user/new", "admin/user/list", "admin/user/update", "admin/user/revoke-keys"],
+  ...["jobs", "jobs/{id}", "jobs/{id}/events", "webhooks", "webhooks/{id}", "webhooks/deliveries", "webhooks/deliveries/{id}"],
   ...["share/update", "share/delete", "share/list-owned", "share/list"],
 ].map((path) => `/api/${path}`);
 
@@ -35,9 +36,11 @@ describe("the OpenAPI document", () => {
         expect([path, method, Object.keys(responses).some((status) => status >= "400")]).toEqual([path, method, true]);
     expect(Object.keys(paths["/api/steer"]?.post?.responses ?? {})).toEqual([
       "200",
+      "202",
       "400",
       "401",
       "404",
+      "409",
       "413",
       "422",
       "429",

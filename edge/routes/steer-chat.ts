@@ -2,11 +2,13 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { errorResponses } from "../answers.ts";
 import type { Room } from "../app.ts";
-import { readBody } from "../body.ts";
+import { parseBody, readRaw } from "../body.ts";
+import { answerJob, wantsJob } from "../jobs/ask.ts";
+import { Job } from "../jobs/contract.ts";
 import { limitHeaders } from "../quota.ts";
 import { chatFrame, planChat, toChatResult } from "../steer/chat.ts";
 import { SteerChatRequest, SteerChatResult } from "../steer/chat-contract.ts";
-import { ignoredFields } from "../steer/contract.ts";
+import { ignoredFields, jobTokens } from "../steer/contract.ts";
 import { answerSteer } from "../steer/run.ts";
 
 const PATH = "/api/steer-chat";
@@ -26,23 +28,35 @@ const route = createRoute({
       headers: limitHeaders,
       content: { "application/json": { schema: SteerChatResult }, "text/event-stream": { schema: z.string() } },
     },
-    ...errorResponses(400, 401, 404, 413, 422, 429, 500, 502, 503, 504),
+    202: { description: "With `webhook` or Prefer: respond-async: the job.", content: { "application/json": { schema: Job } } },
+    ...errorResponses(400, 401, 404, 409, 413, 422, 429, 500, 502, 503, 504),
   },
 });
 
+/** As a job may be asked for: with as many tokens as the model has room for. */
+const SteerChatJob = SteerChatRequest.extend({ n_tokens: jobTokens });
+
 export function mountSteerChat(room: Room): void {
   room.app.openAPIRegistry.registerPath(route);
-  room.app.post(PATH, (c) =>
-    answerSteer(room, c, PATH, async ({ userId }) => {
-      const { body, raw } = await readBody(c.req.raw, SteerChatRequest);
+  room.app.post(PATH, async (c) => {
+    // What is no JSON is refused where a steer is: its answer tells the state of the quota.
+    const coming = readRaw(c.req.raw);
+    const raw = await coming.catch(() => undefined);
+    const planned = async (body: SteerChatRequest, userId: string | undefined) => {
       const served = await room.models.get(body.modelId);
       const plan = await planChat(body, served, room, userId, room.config, c.req.raw.signal);
+      return { served, plan, stream: body.stream, ignored: ignoredFields(raw, SteerChatRequest.shape) };
+    };
+    if (wantsJob(c, raw)) return answerJob(room, c, PATH, "steer-chat", raw, (userId) => planned(parseBody(raw, SteerChatJob), userId));
+    return answerSteer(room, c, PATH, async ({ userId }) => {
+      const body = parseBody(await coming, SteerChatRequest);
+      const ready = await planned(body, userId);
       return {
-        ...{ served, plan, stream: body.stream, mode: body.stream_mode },
-        ignored: ignoredFields(raw, SteerChatRequest.shape),
-        answer: (result, done, saved) => toChatResult(plan.stored, result, done, saved),
-        frame: (transcript, limit) => chatFrame(plan.stored, transcript, limit),
+        ...ready,
+        mode: body.stream_mode,
+        answer: (result, done, saved) => toChatResult(ready.plan.stored, result, done, saved),
+        frame: (transcript, limit) => chatFrame(ready.plan.stored, transcript, limit),
       };
-    }),
-  );
+    });
+  });
 }

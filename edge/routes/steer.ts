@@ -2,10 +2,12 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { errorResponses } from "../answers.ts";
 import type { Room } from "../app.ts";
-import { readBody } from "../body.ts";
+import { parseBody, readRaw } from "../body.ts";
+import { answerJob, wantsJob } from "../jobs/ask.ts";
+import { Job } from "../jobs/contract.ts";
 import { limitHeaders } from "../quota.ts";
 import { toSteerResult } from "../steer/answer.ts";
-import { ignoredFields, SteerRequest, SteerResult } from "../steer/contract.ts";
+import { ignoredFields, jobTokens, SteerRequest, SteerResult } from "../steer/contract.ts";
 import { planSteer } from "../steer/edits.ts";
 import { answerSteer } from "../steer/run.ts";
 
@@ -19,7 +21,8 @@ const route = createRoute({
   description:
     "Neuronpedia's call: the same body gets the same answer. Works without a key (a smaller hourly quota, counted per address); a key that is sent must be valid. " +
     "With `stream: true` the answer is server-sent events: in the cumulative mode every `data:` frame is a SteerResult so far (log probabilities and receipts are in the last one, which also has `id` and `shareUrl`); " +
-    "in the delta mode there are `token` events ({side, index, text, token, logprob, topLogprobs, kl}) and one `done` event. A failure in mid-stream is an `error` event with the body of an Error. Comments (`: ping`) keep a silent stream alive.",
+    "in the delta mode there are `token` events ({side, index, text, token, logprob, topLogprobs, kl}) and one `done` event. A failure in mid-stream is an `error` event with the body of an Error. Comments (`: ping`) keep a silent stream alive. " +
+    "With `webhook: {url}` or the header `Prefer: respond-async` it becomes a job (needs a key): the answer is 202 with its id, and n_tokens may be as large as the model has room for.",
   security: [{}, { ApiKey: [] }, { Bearer: [] }],
   request: { body: { required: true, content: { "application/json": { schema: SteerRequest } } } },
   responses: {
@@ -28,23 +31,38 @@ const route = createRoute({
       headers: limitHeaders,
       content: { "application/json": { schema: SteerResult }, "text/event-stream": { schema: z.string() } },
     },
-    ...errorResponses(400, 401, 404, 413, 422, 429, 500, 502, 503, 504),
+    202: { description: "With `webhook` or Prefer: respond-async: the job.", content: { "application/json": { schema: Job } } },
+    ...errorResponses(400, 401, 404, 409, 413, 422, 429, 500, 502, 503, 504),
   },
 });
 
+/** As a job may be asked for: with as many tokens as the model has room for. */
+const SteerJob = SteerRequest.extend({ n_tokens: jobTokens });
+
 export function mountSteer(room: Room): void {
   room.app.openAPIRegistry.registerPath(route);
-  room.app.post(PATH, (c) =>
-    answerSteer(room, c, PATH, async ({ userId }) => {
-      const { body, raw } = await readBody(c.req.raw, SteerRequest);
+  room.app.post(PATH, async (c) => {
+    // What is no JSON is refused where a steer is: its answer tells the state of the quota.
+    const coming = readRaw(c.req.raw);
+    const raw = await coming.catch(() => undefined);
+    const planned = async (body: SteerRequest, userId: string | undefined) => {
       const served = await room.models.get(body.modelId);
       return {
         served,
         plan: await planSteer(body, served.info, room, userId),
-        ...{ stream: body.stream, mode: body.stream_mode, ignored: ignoredFields(raw, SteerRequest.shape) },
+        stream: body.stream,
+        ignored: ignoredFields(raw, SteerRequest.shape),
+      };
+    };
+    if (wantsJob(c, raw)) return answerJob(room, c, PATH, "steer", raw, (userId) => planned(parseBody(raw, SteerJob), userId));
+    return answerSteer(room, c, PATH, async ({ userId }) => {
+      const body = parseBody(await coming, SteerRequest);
+      return {
+        ...(await planned(body, userId)),
+        mode: body.stream_mode,
         answer: toSteerResult,
         frame: (transcript, limit) => transcript.frame(limit),
       };
-    }),
-  );
+    });
+  });
 }

@@ -79,6 +79,9 @@ export const SteerVector = z
   })
   .openapi("SteerVector");
 
+/** n_tokens of a job. */
+export const jobTokens = integer({ min: 1, max: 1_000_000 });
+
 export const STREAM_MODES = ["cumulative", "delta"] as const;
 
 export const SteerRequest = z
@@ -128,6 +131,10 @@ export const SteerRequest = z
       5,
     ),
     kl: optional(flag({ description: "Also return, per steered token, KL(STEERED || DEFAULT) in nats. Not in Neuronpedia." }), false),
+    webhook: z
+      .object({ url: z.string() })
+      .optional()
+      .openapi({ description: "Makes it a job, and sends its end there. Not in Neuronpedia." }),
     stream_mode: oneOf(STREAM_MODES, {
       description:
         "cumulative: every frame is the whole answer so far, as Neuronpedia sends it. delta: one event per token. Not in Neuronpedia.",

@@ -14,4 +14,12 @@ export const FAULTS = {
   hangs: "engine: never answer",
   silentStream: "engine: one token, then nothing",
   endless: "engine: tokens for ever",
+  accepts: "engine: accept what nothing was generated of, and forget it",
+  keeps: "engine: accept, and tell the whole when it is asked",
 } as const;
+
+/** A webhook as the scripted receiver got it. */
+export interface Hook {
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  readonly body: string;
+}

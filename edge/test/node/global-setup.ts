@@ -6,7 +6,7 @@ import { SCRIPTED_TOKEN, startScriptedEngine } from "./scripted-engine.ts";
 declare module "vitest" {
   interface ProvidedContext {
     /** Bindings of the Worker under test. */
-    engineBindings: { ENGINES: string; ENGINE_TOKEN: string; SCRIPTED_TOKEN: string; SCRIPTED_URL: string };
+    engineBindings: Record<"ENGINES" | "ENGINE_TOKEN" | "SCRIPTED_TOKEN" | "SCRIPTED_URL" | "WEBHOOK_DNS" | "WEBHOOK_ALLOW", string>;
   }
 }
 
@@ -22,6 +22,9 @@ export default async function setup(project: TestProject): Promise<() => Promise
     ENGINE_TOKEN: cpu.token,
     SCRIPTED_TOKEN,
     SCRIPTED_URL: scriptedUrl,
+    // No network: names are not looked up. The engine of faults also receives webhooks.
+    WEBHOOK_DNS: "",
+    WEBHOOK_ALLOW: `127.0.0.1:${scripted.port}`,
   });
   return async () => {
     await Promise.all([scripted.close(), cpu.close()]);

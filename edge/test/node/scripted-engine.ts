@@ -2,9 +2,9 @@
 // real engine; this one only does what a real engine cannot be asked to do.
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import type { GenerateRequest, GenerateResult, ModelInfo, TokenEvent } from "../../../shared/protocol.ts";
+import type { EngineReport, GenerateRequest, GenerateResult, ModelInfo, TokenEvent } from "../../../shared/protocol.ts";
 import { formatEvent } from "../../../shared/sse.ts";
-import { FAULTS } from "./faults.ts";
+import { FAULTS, type Hook } from "./faults.ts";
 
 export const SCRIPTED_TOKEN = "scripted-token";
 
@@ -53,8 +53,11 @@ export interface ScriptedEngine {
 /** Starts the engine on a free port. `GET /seen/<seed>` answers with the `Seen` of that generation, or null. */
 export async function startScriptedEngine(): Promise<ScriptedEngine> {
   const seen = new Map<number, Seen>();
+  const hooks = new Map<string, Hook[]>();
   const server: Server = createServer((request, response) => {
-    answer(request, response, seen).catch(() => response.destroy());
+    const hook = /^\/hooks\/(\w+)$/.exec(request.url ?? "")?.[1];
+    const work = hook === undefined ? answer(request, response, seen) : receive(request, response, hook, hooks);
+    work.catch(() => response.destroy());
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   return {
@@ -67,6 +70,16 @@ export async function startScriptedEngine(): Promise<ScriptedEngine> {
   };
 }
 
+/** POST keeps a webhook under a name, and answers 500 to the first two of a name that begins with "twice"; GET tells what came. */
+async function receive(request: IncomingMessage, response: ServerResponse, name: string, hooks: Map<string, Hook[]>): Promise<void> {
+  const known = hooks.get(name) ?? [];
+  if (request.method === "GET") return void response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(known));
+  let body = "";
+  for await (const chunk of request) body += String(chunk);
+  hooks.set(name, [...known, { headers: request.headers, body }]);
+  response.writeHead(name.startsWith("twice") && known.length < 2 ? 500 : 204).end();
+}
+
 async function answer(request: IncomingMessage, response: ServerResponse, seen: Map<number, Seen>): Promise<void> {
   const json = (status: number, value: unknown) =>
     response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(value));
@@ -76,10 +89,20 @@ async function answer(request: IncomingMessage, response: ServerResponse, seen: 
   if (request.url === "/health") return void json(200, { status: "ok" });
   if (request.headers.authorization !== `Bearer ${SCRIPTED_TOKEN}`) return void failure(401, "unauthorized", "wrong token");
   if (request.url === "/models") return void json(200, { models: [MODEL, NARROW, TWIN] });
-  if (request.url !== "/generate") return void failure(404, "not_found", "no such call");
-
   let text = "";
   for await (const chunk of request) text += String(chunk);
+  // One token a character, and nothing runs under a name here.
+  if (request.url === "/tokenize") {
+    const ids = [...(JSON.parse(text) as { text: string }).text].map((char) => char.charCodeAt(0) % MODEL.vocab);
+    return void json(200, { ids, tokens: ids.map((id, i) => ({ id, token: "x", start: i, end: i + 1, special: false })) });
+  }
+  if (request.url === "/cancel") return void json(200, { canceled: false });
+  const kept = /^\/generations\/(\w+)$/.exec(request.url ?? "");
+  if (kept !== null) {
+    const one = [...seen.values()].find(({ request: { id, prompt } }) => id === kept[1] && prompt === FAULTS.keeps)?.request;
+    return one === undefined ? void failure(404, "not_found", "no such generation") : void json(200, newReport(one));
+  }
+  if (request.url !== "/generate") return void failure(404, "not_found", "no such call");
   const body = JSON.parse(text) as GenerateRequest;
   const record: Seen = { request: body, abandoned: false };
   seen.set(body.sampling.seed, record);
@@ -100,8 +123,13 @@ async function answer(request: IncomingMessage, response: ServerResponse, seen: 
       return void json(200, { rows: "none" });
     case FAULTS.hangs:
       return;
+    case FAULTS.accepts:
+      if (body.rows.every(({ generated }) => generated === undefined)) return void json(202, {});
+      break;
+    case FAULTS.keeps:
+      return void json(202, {});
   }
-  const tokens = body.rows.flatMap((row) => Array.from({ length: body.max_tokens }, (_, index) => token(body, row.name, index)));
+  const tokens = tokensOf(body);
   const result = newResult(body);
   if (request.headers.accept !== "text/event-stream") {
     for (const row of result.rows) row.tokens = tokens.filter((event) => event.row === row.name);
@@ -120,6 +148,8 @@ async function stream(body: GenerateRequest, result: GenerateResult, tokens: Tok
   switch (body.prompt) {
     case FAULTS.diesInStream:
       send(ordered.slice(0, 2));
+      // What goes on after everything was generated has nothing to die of.
+      if (ordered.length === 0) break;
       return void setImmediate(() => response.destroy());
     case FAULTS.endsEarly:
       send(ordered.slice(0, 2));
@@ -140,6 +170,15 @@ async function stream(body: GenerateRequest, result: GenerateResult, tokens: Tok
   send(ordered);
   response.end(formatEvent("done", result));
 }
+
+/** What every row still generates. */
+const tokensOf = (body: GenerateRequest): TokenEvent[] =>
+  body.rows.flatMap((row) =>
+    Array.from({ length: body.max_tokens }, (_, index) => token(body, row.name, index)).slice(row.generated?.length ?? 0),
+  );
+
+/** What an engine that calls back says of a generation, when all is done. */
+const newReport = (body: GenerateRequest): EngineReport => ({ tokens: tokensOf(body), done: newResult(body) });
 
 const token = (body: GenerateRequest, row: string, index: number): TokenEvent => ({
   row,
