@@ -9,15 +9,6 @@ export { RateWindow } from "./rate-window.ts";
 
 let app: OpenAPIHono<App> | undefined;
 
-/** An isolate's first request looks for what a crash left behind: where no cron runs, nothing else does. */
-let swept = false;
-function sweepOnce(env: Env, ctx: ExecutionContext): void {
-  if (swept) return;
-  swept = true;
-  const work = async () => newBackground(parseConfig(env)).service.sweep();
-  ctx.waitUntil(work().catch((error: Error) => console.error(`The first sweep failed: ${error.name}`)));
-}
-
 export default {
   fetch(request, env, ctx): Response | Promise<Response> {
     try {
@@ -28,9 +19,9 @@ export default {
       const message = `The service is not set up: ${error.message}`;
       return Response.json({ error: message, message, code: "internal", requestId: crypto.randomUUID() }, { status: 500 });
     }
-    sweepOnce(env, ctx);
     return app.fetch(request, env, ctx);
   },
+  /** Every minute: what a crash left behind goes on. */
   async scheduled(_controller, env): Promise<void> {
     await newBackground(parseConfig(env)).service.sweep();
   },

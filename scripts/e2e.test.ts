@@ -129,6 +129,45 @@ describe.runIf(existsSync("/proc"))("npm start", () => {
     expect(answer.status).toBe(200);
   });
 
+  it("ends what it was asked for in the background after a Ctrl-C and another start, as if it had never stopped", async () => {
+    const state = path.join(tiny.folder, "jobs-state");
+    const serve = async () => {
+      const program = new Program([START, ...ANY_PORTS, "--state", state], { NO_COLOR: "1" });
+      programs.push(program);
+      return { program, url: (await program.prints(SERVING))[1] as string };
+    };
+    const first = await serve();
+    const key = /sk-til-[\w-]{43}/.exec(first.program.stdout)?.[0] ?? "";
+    const headers = { "content-type": "application/json", "x-api-key": key };
+    const steer = async (url: string, seed: number, more: Record<string, string>) => {
+      const body = {
+        ...{ prompt: "One day a little girl", modelId: "tiller-tales", n_tokens: 240, temperature: 0.8, seed, strength_multiplier: 1 },
+        features: [{ modelId: "tiller-tales", layer: "3-tales-directions", index: 0, strength: 6 }],
+      };
+      const answer = await fetch(`${url}/api/steer`, { method: "POST", headers: { ...headers, ...more }, body: JSON.stringify(body) });
+      expect(answer.ok, await answer.clone().text()).toBe(true);
+      return (await answer.json()) as { id: string; STEERED: string; DEFAULT: string };
+    };
+    const read = async (url: string, id: string) => {
+      const job = (await (await fetch(`${url}/api/jobs/${id}`, { headers })).json()) as Record<string, unknown>;
+      return job as { state: string; progress: { tokens: number; of: number }; result: { STEERED: string; DEFAULT: string } | null };
+    };
+    // Two of a user run at once: some are stopped half way, others while they wait.
+    const seeds = [1, 2, 3, 4];
+    const ids = await Promise.all(seeds.map(async (seed) => (await steer(first.url, seed, { prefer: "respond-async" })).id));
+    await vi.waitUntil(async () => (await Promise.all(ids.map((id) => read(first.url, id)))).some(({ progress }) => progress.tokens > 0), {
+      timeout: 30_000,
+    });
+    expect(await first.program.stop("SIGINT")).toBe(0);
+    const { url } = await serve();
+    expect((await Promise.all(ids.map((id) => read(url, id)))).some(({ state }) => state !== "succeeded")).toBe(true);
+    for (const [i, id] of ids.entries()) {
+      await vi.waitUntil(async () => (await read(url, id)).state === "succeeded", { timeout: 60_000, interval: 200 });
+      const { STEERED, DEFAULT } = await steer(url, seeds[i] as number, {});
+      expect((await read(url, id)).result).toMatchObject({ STEERED, DEFAULT });
+    }
+  });
+
   it("takes the engine with it even when it is killed", async () => {
     const program = start([]);
     await program.prints(SERVING);

@@ -1,21 +1,18 @@
 // `npm run chaos`: jobs go on while edge and engine are killed at random moments. Nothing may be lost, told twice with different
 // results, or come out otherwise than without the kills.
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
-import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
-import { Webhook } from "standardwebhooks";
+import { uniform } from "../../gpu-functions/cpu/random.ts";
 import { newId } from "../../shared/ids.ts";
 import { newApiKey } from "../../shared/keys.ts";
 import { describeMachine, table } from "../bench/frame.ts";
 import { ROOT } from "../edge-bundle.ts";
 import { startEdge } from "../local-edge.ts";
 import { claimPort } from "../ports.ts";
-import { descendantsOf } from "../test/program.ts";
+import { Receiver } from "./receiver.ts";
+import { Victim } from "./victim.ts";
 
 const HELP = `npm run chaos -- [options]
 
@@ -28,9 +25,11 @@ Runs jobs of the bundled model while edge and engine are killed with SIGKILL at 
 
 const TOKEN = "chaos";
 const USERS = 5;
-const TOKENS = 160;
+const TOKENS = 240;
+/** Jobs under way at once: all through the kills there is work to interrupt. */
+const AT_ONCE = 6;
 /** Time between two kills, at least and at most. */
-const [PAUSE_MS, MORE_MS] = [200, 1800];
+const [PAUSE_MS, MORE_MS] = [100, 800];
 /** After the last kill everything has to be done within this time. */
 const PATIENCE_MS = 180_000;
 
@@ -43,110 +42,6 @@ const textsOf = ({ STEERED, DEFAULT }: Texts): Texts => ({ STEERED, DEFAULT });
 interface User {
   readonly key: string;
   readonly secret: string;
-}
-
-/** A process that is killed and started again at the same address. */
-class Victim {
-  readonly name: string;
-  kills = 0;
-  private readonly args: readonly string[];
-  private readonly env: Readonly<Record<string, string>>;
-  private readonly ready: RegExp;
-  private child: ReturnType<typeof spawn> | undefined;
-
-  constructor(name: string, args: readonly string[], env: Readonly<Record<string, string>>, ready: RegExp) {
-    this.name = name;
-    this.args = args;
-    this.env = env;
-    this.ready = ready;
-  }
-
-  async start(): Promise<void> {
-    const child = spawn(process.execPath, [...this.args], {
-      cwd: ROOT,
-      env: { ...process.env, ...this.env },
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-    this.child = child;
-    let printed = "";
-    await new Promise<void>((resolve, reject) => {
-      const look = (chunk: Buffer) => {
-        printed += chunk.toString();
-        if (this.ready.test(printed)) resolve();
-      };
-      child.stdout?.on("data", look);
-      child.stderr?.on("data", look);
-      child.once("exit", () => reject(new Error(`${this.name} ended: ${printed.slice(-500)}`)));
-    });
-    child.removeAllListeners("exit");
-  }
-
-  /** SIGKILL for it and all that it started, and nothing is waited for but its death. */
-  async kill(): Promise<void> {
-    const { child } = this;
-    if (child?.pid === undefined) return;
-    const all = [child.pid, ...descendantsOf(child.pid).map(({ pid }) => pid)];
-    const gone = once(child, "close");
-    for (const pid of all) {
-      try {
-        process.kill(pid, "SIGKILL");
-      } catch {
-        // It has gone with the one before.
-      }
-    }
-    await gone;
-    this.kills++;
-  }
-}
-
-/** What receivers were told: by webhook-id, and by job. */
-class Receiver {
-  readonly told = new Map<string, Map<string, string>>();
-  deliveries = 0;
-  badSignatures = 0;
-  private readonly server: Server;
-  private secrets: readonly string[] = [];
-
-  constructor() {
-    this.server = createServer(async (request, response) => {
-      const chunks: Buffer[] = [];
-      for await (const chunk of request) chunks.push(chunk as Buffer);
-      this.take(Buffer.concat(chunks).toString("utf8"), request.headers as Record<string, string>);
-      response.writeHead(204).end();
-    });
-  }
-
-  async listen(): Promise<string> {
-    this.server.listen(0, "127.0.0.1");
-    await once(this.server, "listening");
-    return `http://127.0.0.1:${(this.server.address() as AddressInfo).port}/hook`;
-  }
-
-  trust(secrets: readonly string[]): void {
-    this.secrets = secrets;
-  }
-
-  close(): void {
-    this.server.closeAllConnections();
-    this.server.close();
-  }
-
-  private take(body: string, headers: Record<string, string>): void {
-    this.deliveries++;
-    const good = this.secrets.some((secret) => {
-      try {
-        new Webhook(secret).verify(body, headers);
-        return true;
-      } catch {
-        return false;
-      }
-    });
-    if (!good) this.badSignatures++;
-    const event = JSON.parse(body) as { type: string; data: { id: string; result: { STEERED: string; DEFAULT: string } | null } };
-    const results = this.told.get(event.data.id) ?? new Map<string, string>();
-    results.set(JSON.stringify([event.type, event.data.result?.STEERED, event.data.result?.DEFAULT]), headers["webhook-id"] ?? "");
-    this.told.set(event.data.id, results);
-  }
 }
 
 async function main(): Promise<void> {
@@ -177,21 +72,26 @@ async function main(): Promise<void> {
     await edge.start();
     const expected = await uninterrupted(url, users, jobs);
     console.log(`  uninterrupted texts of ${expected.length} requests are known`);
-    const random = mulberry(seed);
+    let drawn = 0;
+    const random = () => uniform(seed, drawn++);
     const ids: (string | undefined)[] = [];
-    const submitting = submit(url, users, jobs, hook, ids);
+    let busy = 0;
+    const submitting = submit(url, users, jobs, hook, ids, async (n) => {
+      while (n - receiver.told.size >= AT_ONCE) await sleep(50);
+    });
     // It is waited for after the kills.
     submitting.catch(() => undefined);
     for (let n = 0; n < kills; n++) {
       await sleep(PAUSE_MS + random() * MORE_MS);
       const victim = random() < 0.5 ? edge : engine;
+      if (receiver.told.size < ids.length) busy++;
       await victim.kill();
       await victim.start();
       if ((n + 1) % 10 === 0) console.log(`  ${n + 1} kills, ${ids.filter(Boolean).length} jobs made, ${receiver.told.size} told`);
     }
     await submitting;
     await finished(url, users, ids, receiver);
-    report(await outcomes(url, users, ids, expected, receiver), edge, engine, receiver);
+    report(await outcomes(url, users, ids, expected, receiver), edge, engine, receiver, busy);
   } finally {
     await Promise.all([edge.kill(), engine.kill()]);
     receiver.close();
@@ -255,9 +155,17 @@ async function uninterrupted(url: string, users: readonly User[], jobs: number):
   return texts;
 }
 
-/** Makes the jobs, each with an idempotency key that it is sent with until it is answered, some of them twice. */
-async function submit(url: string, users: readonly User[], jobs: number, hook: string, ids: (string | undefined)[]): Promise<void> {
+/** Makes the jobs, each in its `turn` and with an idempotency key that it is sent with until it is answered, some of them twice. */
+async function submit(
+  url: string,
+  users: readonly User[],
+  jobs: number,
+  hook: string,
+  ids: (string | undefined)[],
+  turn: (n: number) => Promise<void>,
+): Promise<void> {
   for (let n = 0; n < jobs; n++) {
+    await turn(n);
     const send = () =>
       insist(async () => {
         const response = await call(`${url}/api/steer`, userOf(users, n), {
@@ -320,12 +228,13 @@ async function outcomes(
   );
 }
 
-function report(all: readonly Outcome[], edge: Victim, engine: Victim, receiver: Receiver): void {
+function report(all: readonly Outcome[], edge: Victim, engine: Victim, receiver: Receiver, busy: number): void {
   const count = (test: (outcome: Outcome) => boolean): string => String(all.filter(test).length);
   const rows = [
     ["what", "count"],
     ["kills of the edge", String(edge.kills)],
     ["kills of the engine", String(engine.kills)],
+    ["kills while a job was under way", String(busy)],
     ["jobs", String(all.length)],
     ["succeeded", count(({ state }) => state === "succeeded")],
     ["lost or not ended", count(({ state }) => state !== "succeeded" && state !== "failed" && state !== "canceled")],
@@ -339,18 +248,6 @@ function report(all: readonly Outcome[], edge: Victim, engine: Victim, receiver:
   const good = all.every(({ state, equal, told }) => state === "succeeded" && equal && told === 1) && receiver.badSignatures === 0;
   console.log(good ? "\nNothing was lost." : "\nSOMETHING WAS LOST.");
   if (!good) process.exitCode = 1;
-}
-
-/** A small generator with a seed, so that a run can be repeated: https://gist.github.com/tommyettinger/46a874533244883189143505d203312c */
-function mulberry(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let value = state;
-    value = Math.imul(value ^ (value >>> 15), value | 1);
-    value ^= value + Math.imul(value ^ (value >>> 7), value | 61);
-    return ((value ^ (value >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
