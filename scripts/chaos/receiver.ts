@@ -15,7 +15,12 @@ export class Receiver {
   constructor() {
     this.server = createServer(async (request, response) => {
       const chunks: Buffer[] = [];
-      for await (const chunk of request) chunks.push(chunk as Buffer);
+      try {
+        for await (const chunk of request) chunks.push(chunk as Buffer);
+      } catch {
+        // The sender was killed in the middle.
+        return;
+      }
       this.take(Buffer.concat(chunks).toString("utf8"), request.headers as Record<string, string>);
       response.writeHead(204).end();
     });
