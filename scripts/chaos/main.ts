@@ -27,7 +27,7 @@ const TOKEN = "chaos";
 const USERS = 5;
 const TOKENS = 240;
 /** Jobs under way at once: all through the kills there is work to interrupt. */
-const AT_ONCE = 6;
+const AT_ONCE = 3;
 /** Time between two kills, at least and at most. */
 const [PAUSE_MS, MORE_MS] = [200, 1600];
 /** After the last kill everything has to be done within this time. */
