@@ -26,10 +26,8 @@ Runs jobs of the bundled model while edge and engine are killed with SIGKILL at 
 const TOKEN = "chaos";
 const USERS = 5;
 const TOKENS = 240;
-/** Jobs under way at once: all through the kills there is work to interrupt. */
-const AT_ONCE = 3;
-/** Time between two kills, at least and at most. */
-const [PAUSE_MS, MORE_MS] = [200, 1600];
+/** A kill comes at most so long after there is something to interrupt. */
+const MOMENT_MS = 900;
 /** After the last kill everything has to be done within this time. */
 const PATIENCE_MS = 180_000;
 
@@ -75,18 +73,21 @@ async function main(): Promise<void> {
     let drawn = 0;
     const random = () => uniform(seed, drawn++);
     const ids: (string | undefined)[] = [];
-    let busy = 0;
+    let [killed, busy] = [0, 0];
+    // As many jobs as are due by the kills so far: all through there is work to interrupt.
     const submitting = submit(url, users, jobs, hook, ids, async (n) => {
-      while (n - receiver.told.size >= AT_ONCE) await sleep(50);
+      while (killed < kills && n * kills > (killed + 1) * jobs) await sleep(20);
     });
     // It is waited for after the kills.
     submitting.catch(() => undefined);
     for (let n = 0; n < kills; n++) {
-      await sleep(PAUSE_MS + random() * MORE_MS);
+      for (let waited = 0; receiver.told.size >= ids.length && waited < MOMENT_MS; waited += 20) await sleep(20);
+      await sleep(random() * MOMENT_MS);
       const victim = random() < 0.5 ? edge : engine;
       if (receiver.told.size < ids.length) busy++;
       await victim.kill();
       await victim.start();
+      killed++;
       if ((n + 1) % 10 === 0) console.log(`  ${n + 1} kills, ${ids.filter(Boolean).length} jobs made, ${receiver.told.size} told`);
     }
     await submitting;
