@@ -4,6 +4,7 @@ import { newId } from "../shared/ids.ts";
 import { newApiKey } from "../shared/keys.ts";
 
 const USER = "local";
+const BOT = "local-discord-bot";
 const DEMONSTRATION = "demonstration";
 
 /** Creates the user if there is none yet. Returns whether it has a key that the person at this machine may know. */
@@ -31,11 +32,17 @@ export async function withDemonstrationKey<T>(db: D1Database, now: number, use: 
   }
 }
 
-async function insertKey(db: D1Database, name: string, now: number): Promise<string> {
+/** Makes the credential of a Discord bot on this machine: it acts for Discord users, and does nothing else. */
+export async function createBotKey(db: D1Database, now: number): Promise<string> {
+  await db.prepare("INSERT OR IGNORE INTO users (id, name, created_at) VALUES (?, ?, ?)").bind(BOT, "Discord bot", now).run();
+  return insertKey(db, "npm start -- --bot-key", now, BOT, "discord");
+}
+
+async function insertKey(db: D1Database, name: string, now: number, user = USER, scope: "user" | "discord" = "user"): Promise<string> {
   const { key, hash, prefix } = await newApiKey();
   await db
-    .prepare("INSERT INTO api_keys (id, user_id, hash, prefix, name, created_at) VALUES (?, ?, ?, ?, ?, ?)")
-    .bind(newId(), USER, hash, prefix, name, now)
+    .prepare("INSERT INTO api_keys (id, user_id, hash, prefix, name, created_at, scope) VALUES (?, ?, ?, ?, ?, ?, ?)")
+    .bind(newId(), user, hash, prefix, name, now, scope)
     .run();
   return key;
 }

@@ -6,6 +6,7 @@ it("has defaults for everything", () => {
     help: false,
     once: false,
     newKey: false,
+    botKey: false,
     port: 8787,
     enginePort: 8788,
     models: [],
@@ -30,9 +31,20 @@ it("reads every option that the help names", () => {
     "--state",
     "s",
     "--new-key",
+    "--bot-key",
     "--help",
   ];
-  const expected = { help: true, once: true, newKey: true, port: 1, enginePort: 0, models: ["a", "b"], threads: 2, state: "s" };
+  const expected = {
+    help: true,
+    once: true,
+    newKey: true,
+    botKey: true,
+    port: 1,
+    enginePort: 0,
+    models: ["a", "b"],
+    threads: 2,
+    state: "s",
+  };
   expect(parseStartOptions(given)).toEqual(expected);
   const named = [...HELP.matchAll(/^ {2}(--[\w-]+)/gm)].map((match) => match[1]);
   expect(named.sort()).toEqual([...new Set(given.filter((arg) => arg.startsWith("--")))].sort());

@@ -5,6 +5,7 @@ export interface StartOptions {
   readonly help: boolean;
   readonly once: boolean;
   readonly newKey: boolean;
+  readonly botKey: boolean;
   readonly port: number;
   readonly enginePort: number;
   /** Model directories; empty = the bundled and the pulled ones. */
@@ -25,6 +26,7 @@ Starts the edge and an engine on this machine, steers a model once, and keeps se
   --threads N        threads of the engine (all cores)
   --state DIR        where the local database lives (.wrangler/state/v3)
   --new-key          make and print another API key for the local user
+  --bot-key          make and print a service key for a Discord bot (npm run bot)
   --help             this text`;
 
 /**
@@ -37,6 +39,7 @@ export function parseStartOptions(args: readonly string[]): StartOptions {
     help: values.help ?? false,
     once: values.once ?? false,
     newKey: values["new-key"] ?? false,
+    botKey: values["bot-key"] ?? false,
     port: whole("--port", values.port ?? "8787", 0, 65_535),
     enginePort: whole("--engine-port", values["engine-port"] ?? "8788", 0, 65_535),
     models: values.model ?? [],
@@ -53,6 +56,7 @@ function readArguments(args: readonly string[]) {
         help: { type: "boolean", short: "h" },
         once: { type: "boolean" },
         "new-key": { type: "boolean" },
+        "bot-key": { type: "boolean" },
         port: { type: "string" },
         "engine-port": { type: "string" },
         model: { type: "string", multiple: true },

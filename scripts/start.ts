@@ -6,7 +6,7 @@ import { findDemonstration, renderDemonstration, type SteerBody, steer } from ".
 import { ROOT } from "./edge-bundle.ts";
 import { type LocalEdge, readEngineNeeds, STATE, startEdge } from "./local-edge.ts";
 import { EngineKeeper, type EngineSettings, startEngine } from "./local-engine.ts";
-import { createLocalKey, ensureLocalUser, withDemonstrationKey } from "./local-user.ts";
+import { createBotKey, createLocalKey, ensureLocalUser, withDemonstrationKey } from "./local-user.ts";
 import { storedModels, storeFolder } from "./models/store.ts";
 import { claimPort, HOST } from "./ports.ts";
 import { HELP, parseStartOptions, type StartOptions } from "./start-options.ts";
@@ -92,6 +92,10 @@ async function serve(options: StartOptions, running: Running): Promise<void> {
   await demonstrate(demonstration, edge, options);
   if (key === undefined) say("Key    shown at the first start and stored as a hash only; npm start -- --new-key makes another.");
   else say(`Key    ${key}\n       Shown this once: send it as x-api-key. Calls without a key work too, fewer of them.`);
+  if (options.botKey)
+    say(
+      `Bot    TILLER_SERVICE_KEY=${await createBotKey(edge.db, Date.now())}\n       Shown this once: docs/discord.md tells where it goes.`,
+    );
   if (options.once) await running.stop(0);
   say("\nServing until Ctrl-C.");
 }

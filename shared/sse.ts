@@ -4,6 +4,8 @@ export interface ServerSentEvent {
   /** The `event:` field; "message" when there was none, as the specification says. */
   readonly event: string;
   readonly data: string;
+  /** The last `id:` field that came, with this event or before it; absent when there was none. */
+  readonly id?: string;
 }
 
 /** One event as text. Data must be one line (JSON is). */
@@ -18,6 +20,7 @@ export async function* parseEvents(body: ReadableStream<Uint8Array>): AsyncGener
   let pending = "";
   let event = "message";
   let data: string[] = [];
+  let id: string | undefined;
   const reader = body.getReader();
   try {
     for (;;) {
@@ -28,11 +31,13 @@ export async function* parseEvents(body: ReadableStream<Uint8Array>): AsyncGener
       pending = lines.pop() as string;
       for (const line of lines) {
         if (line === "") {
-          if (data.length > 0) yield { event, data: data.join("\n") };
+          if (data.length > 0) yield { event, data: data.join("\n"), ...(id === undefined ? {} : { id }) };
           event = "message";
           data = [];
         } else if (line.startsWith("data:")) {
           data.push(line.slice(line[5] === " " ? 6 : 5));
+        } else if (line.startsWith("id:")) {
+          id = line.slice(line[3] === " " ? 4 : 3);
         } else if (line.startsWith("event:")) {
           event = line.slice(line[6] === " " ? 7 : 6);
         }

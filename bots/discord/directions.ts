@@ -1,0 +1,150 @@
+// What to steer with: a feature, a kept vector or a preset, as people choose them from a list or write them.
+import type { APIApplicationCommandOptionChoice } from "discord-api-types/v10";
+import type { Feature, Model, TillerUser } from "../../shared/client.ts";
+import { refusal } from "./failure.ts";
+import type { Named } from "./render.ts";
+import { formatStrength, oneLine } from "./text.ts";
+
+const CHOICES = 25;
+/** Letters and digits from which on labels are searched. */
+const SEARCHED = 3;
+type Choices = APIApplicationCommandOptionChoice<string>[];
+
+/** How a person chose; exactly one of the three is asked for. */
+export interface Chosen {
+  readonly feature: string | undefined;
+  readonly vector: string | undefined;
+  readonly preset: string | undefined;
+  /** undefined = the one that shows best, where there is one. */
+  readonly strength: number | undefined;
+}
+
+/** The model of this name; without a name the first that has something to steer with. @throws TillerError `invalid_request`. */
+export async function findModel(tiller: TillerUser, id: string | undefined): Promise<Model> {
+  const models = await tiller.models();
+  const model = id === undefined ? (models.find(({ sources }) => sources.length > 0) ?? models[0]) : models.find((each) => each.id === id);
+  if (model !== undefined) return model;
+  throw refusal(
+    `There is no model ${id ?? ""} here. These are served: ${models.map((each) => each.id).join(", ") || "none at the moment"}.`,
+  );
+}
+
+/** @throws TillerError `invalid_request` that says how to choose. */
+export async function findDirections(tiller: TillerUser, model: Model, chosen: Chosen): Promise<readonly Named[]> {
+  const { feature, vector, preset, strength } = chosen;
+  if ([feature, vector, preset].filter((each) => each !== undefined).length !== 1)
+    throw refusal("Choose one direction: a feature, a vector or a preset. Each shows what there is as you type.");
+  if (preset !== undefined) return ofPreset(tiller, model, preset, strength);
+  const at = parsePlace((feature ?? vector) as string);
+  if (at === undefined) {
+    const example = model.sources[0] === undefined ? "6-res-jb/204" : `${model.sources[0].id}/0`;
+    throw refusal(
+      `Choose the ${feature === undefined ? "vector" : "feature"} from the list as you type, or write its source and index, such as ${example}.`,
+    );
+  }
+  const known = feature === undefined ? await ofVector(tiller, model, at) : ofFeature(model, at);
+  const hard = strength ?? known?.strength;
+  if (hard === undefined)
+    throw refusal("Give a strength: nothing says which one shows for this feature. Try 10, and then Stronger or Weaker.");
+  const label = known?.label ?? (await tiller.labelOf(model.id, at.layer, at.index)) ?? `${at.layer}/${at.index}`;
+  return [{ modelId: model.id, ...at, strength: hard, label }];
+}
+
+interface At {
+  readonly layer: string;
+  readonly index: number;
+}
+
+/** "6-res-jb/204" */
+export const formatPlace = ({ layer, index }: { readonly layer: string; readonly index: number | string }): string => `${layer}/${index}`;
+
+export function parsePlace(text: string): At | undefined {
+  const [, layer, index] = /^\s*(\d{1,4}-[A-Za-z0-9][A-Za-z0-9._-]{0,80})[\s/:]+(\d{1,10})\s*$/.exec(text) ?? [];
+  return layer === undefined ? undefined : { layer, index: Number(index) };
+}
+
+function ofFeature(model: Model, { layer, index }: At): { label: string; strength: number | undefined } | undefined {
+  const found = model.sources.find(({ id }) => id === layer)?.labelledFeatures.find((each) => each.index === index);
+  return found === undefined ? undefined : { label: found.label, strength: found.strength };
+}
+
+async function ofVector(tiller: TillerUser, model: Model, { layer, index }: At): Promise<{ label: string; strength: number | undefined }> {
+  const vector = await tiller.vectors.get({ modelId: model.id, source: layer, index: String(index) });
+  return { label: vector.vectorLabel, strength: vector.vectorDefaultSteerStrength };
+}
+
+async function ofPreset(tiller: TillerUser, model: Model, name: string, strength: number | undefined): Promise<readonly Named[]> {
+  const presets = await tiller.presets(model.id);
+  const wanted = name.trim().toLowerCase();
+  const preset = presets.find((each) => each.name.toLowerCase() === wanted);
+  if (preset === undefined) {
+    const names = presets.slice(0, 20).map((each) => each.name);
+    throw refusal(
+      names.length === 0
+        ? `${model.id} has no presets: choose a feature.`
+        : `${model.id} has no preset ${name}. It has ${names.join(", ")}.`,
+    );
+  }
+  const [first] = preset.features;
+  // One number for several features says how hard the first is; the others keep their proportion to it.
+  const times = strength === undefined || first === undefined ? 1 : strength / first.strength;
+  return preset.features.map(
+    ({ explanation, ...feature }): Named => ({ ...pick(feature), strength: feature.strength * times, label: explanation }),
+  );
+}
+
+const pick = ({ modelId, layer, index, strength, method }: Feature): Feature => ({
+  ...{ modelId, layer, index: Number(index), strength },
+  ...(method === undefined ? {} : { method }),
+});
+
+/** What fits to what was typed so far. */
+export async function suggestModels(tiller: TillerUser, typed: string): Promise<Choices> {
+  return (await tiller.models())
+    .filter(({ id }) => fits(id, typed))
+    .slice(0, CHOICES)
+    .map(({ id }) => ({ name: oneLine(id), value: id.slice(0, 100) }));
+}
+
+export async function suggestFeatures(tiller: TillerUser, modelId: string | undefined, typed: string): Promise<Choices> {
+  const model = await findModel(tiller, modelId);
+  const own = model.sources.flatMap(({ id, labelledFeatures }) =>
+    labelledFeatures.filter(({ label }) => fits(label, typed)).map(({ index, label, strength }) => ({ layer: id, index, label, strength })),
+  );
+  const found =
+    typed.replace(/[^\p{L}\p{N}]/gu, "").length < SEARCHED || own.length >= CHOICES
+      ? []
+      : (await tiller.searchLabels(model.id, typed.trim())).map(({ layer, index, description }) => ({
+          ...{ layer, index: Number(index), label: description, strength: undefined },
+        }));
+  // What came with the model knows its strength: it stays where a search finds it too.
+  const all = new Map([...own, ...found, ...own].map((each) => [formatPlace(each), each] as const));
+  return [...all].slice(0, CHOICES).map(([value, { label, strength, layer }]) => ({
+    name: oneLine(`${label} · ${layer}${strength === undefined ? "" : ` · ${formatStrength(strength)}`}`),
+    value,
+  }));
+}
+
+export async function suggestVectors(tiller: TillerUser, modelId: string | undefined, typed: string): Promise<Choices> {
+  const query = typed.trim();
+  const vectors = await tiller.vectors.list({ ...(modelId === undefined ? {} : { modelId }), ...(query === "" ? {} : { query }) });
+  return vectors.slice(0, CHOICES).map((vector) => ({
+    name: oneLine(`${vector.vectorLabel} · ${vector.modelId} ${vector.layer} · ${formatStrength(vector.vectorDefaultSteerStrength)}`),
+    value: formatPlace(vector),
+  }));
+}
+
+export async function suggestPresets(
+  tiller: TillerUser,
+  modelId: string | undefined,
+  typed: string,
+  hidden: readonly string[],
+): Promise<Choices> {
+  const presets = await tiller.presets((await findModel(tiller, modelId)).id);
+  return presets
+    .filter(({ name }) => fits(name, typed) && !hidden.includes(name.toLowerCase()))
+    .slice(0, CHOICES)
+    .map(({ name }) => ({ name: oneLine(name), value: name.slice(0, 100) }));
+}
+
+const fits = (text: string, typed: string): boolean => text.toLowerCase().includes(typed.trim().toLowerCase());
