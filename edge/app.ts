@@ -21,9 +21,12 @@ import type { Jobs } from "./jobs/store.ts";
 import { LIMITS } from "./limits.ts";
 import { type Lists, newLists } from "./lists/store.ts";
 import { type Models, newModels } from "./models.ts";
+import { type Notes, newNotes } from "./people/notes.ts";
+import { newPeople, type People } from "./people/store.ts";
 import type { RateLimiter } from "./rate-limit.ts";
 import { mountAccount } from "./routes/account.ts";
 import { mountCatalogue } from "./routes/catalogue.ts";
+import { mountDiscord } from "./routes/discord.ts";
 import { mountDocs } from "./routes/docs.ts";
 import { mountExplanations } from "./routes/explanations.ts";
 import { mountFeatures } from "./routes/features.ts";
@@ -33,6 +36,7 @@ import { mountJobs } from "./routes/jobs.ts";
 import { mountLists } from "./routes/lists.ts";
 import { mountModels } from "./routes/models.ts";
 import { EMBED_POLICY, mountPages } from "./routes/pages.tsx";
+import { mountPeople } from "./routes/people.ts";
 import { mountPresets } from "./routes/presets.ts";
 import { mountReadings } from "./routes/read.ts";
 import { mountShares } from "./routes/shares.ts";
@@ -48,6 +52,7 @@ import type { Steers } from "./steer/save.ts";
 import { newVectors, type Vectors } from "./vectors/store.ts";
 
 export interface App {
+  Bindings: Env;
   Variables: { requestId: string };
 }
 
@@ -69,6 +74,8 @@ export interface Room {
   readonly shares: Shares;
   readonly jobs: Jobs;
   readonly service: JobService;
+  readonly people: People;
+  readonly notes: Notes;
 }
 
 /** Headers a browser's script may read. */
@@ -126,6 +133,7 @@ export function newApp(config: Config): OpenAPIHono<App> {
   const [small, large] = [limited(LIMITS.bodyBytes), limited(LIMITS.uploadBytes)];
   app.use("/api/*", (c, next) => (UPLOADS.test(c.req.path) ? large : small)(c, next));
   app.use("/internal/*", large);
+  app.use("/discord/*", small);
   const gate = newGate(config);
   app.use("/api/*", idempotent(config, gate));
   app.use(methodNotAllowed({ app, onMethodNotAllowed: refuseMethod }));
@@ -149,6 +157,8 @@ export function newApp(config: Config): OpenAPIHono<App> {
     lists: newLists(config),
     recipes: newRecipes(config),
     shares: newShares(config),
+    people: newPeople(config),
+    notes: newNotes(config),
   };
   mountSteer(room);
   mountSteerChat(room);
@@ -167,6 +177,8 @@ export function newApp(config: Config): OpenAPIHono<App> {
   mountReadings(room);
   mountModels(room);
   mountInternal(room);
+  mountPeople(room);
+  mountDiscord(room);
   mountHealth(room);
   mountPages(room);
   mountDocs(room);

@@ -4,6 +4,8 @@ import { TillerError } from "../shared/errors.ts";
 import { constantTimeEqual, hashApiKey, looksLikeApiKey } from "../shared/keys.ts";
 import type { Config } from "./config.ts";
 import { LIMITS } from "./limits.ts";
+import { type Person, readActing, readInProcess } from "./people/acting.ts";
+import { newPeople } from "./people/store.ts";
 import { apiKeys, users } from "./schema.ts";
 
 export interface Caller {
@@ -14,6 +16,10 @@ export interface Caller {
   readonly steersPerHour: number;
   /** Sent the administrator's secret: may see, change and delete what is anybody's. */
   readonly admin: boolean;
+  /** A bot calls, for this user: what is secret stays the user's own. */
+  readonly acting: boolean;
+  /** A bot calls, for nobody: only the calls of bots are for it. */
+  readonly service: boolean;
 }
 
 const USED_EVERY_MS = 60_000;
@@ -24,39 +30,76 @@ const TRUSTED_KEYS = 1000;
 export interface Gate {
   /**
    * Reads `x-api-key`, else `Authorization: Bearer`. No key at all is an anonymous caller. `x-admin-secret` comes on top of either.
+   * A service key comes with `x-acting-for`, and then the caller is that person; so does a request from inside this Worker (`actAs`).
    * @param defer keeps work going after the answer (`waitUntil`).
-   * @throws TillerError `unauthorized` for a key that is not known or was revoked: a wrong key is never quietly anonymous.
+   * @param env of the request.
+   * @throws TillerError `unauthorized` for a key that is not known or was revoked: a wrong key is never quietly anonymous; `forbidden` for
+   * a key that may not act for others, and for a service key that would do anything else.
    */
-  identify(request: Request, defer: (work: Promise<unknown>) => void): Promise<Caller>;
+  identify(request: Request, defer: (work: Promise<unknown>) => void, env?: object): Promise<Caller>;
 }
 
+/** The bot itself, acting for nobody. */
+const SERVICE: Caller = { userId: undefined, identifier: "service", steersPerHour: 0, admin: false, acting: false, service: true };
+
+type Known = { readonly caller: Caller; readonly until: number };
+
 export function newGate(config: Config, now: () => number = Date.now): Gate {
-  /** By the hash of the key; oldest first. */
-  const trusted = new Map<string, { readonly caller: Caller; readonly until: number }>();
-  return {
-    async identify(request, defer) {
-      if (await isAdmin(request.headers, config)) return { ...(await find(request, defer)), admin: true };
-      return find(request, defer);
-    },
-  };
+  const people = newPeople(config);
+  /** By the hash of the key, and by the person acted for; oldest first. */
+  const trusted = new Map<string, Known>();
+
+  async function trust(key: string, find: () => Promise<Caller>): Promise<Caller> {
+    const known = trusted.get(key);
+    if (known !== undefined && known.until > now()) return known.caller;
+    trusted.delete(key);
+    const caller = await find();
+    if (trusted.size >= TRUSTED_KEYS) trusted.delete(trusted.keys().next().value as string);
+    trusted.set(key, { caller, until: now() + TRUSTED_MS });
+    return caller;
+  }
+
+  const personOf = (person: Person): Promise<Caller> =>
+    trust(`discord:${person.id}\n${person.name}`, async () => {
+      const { userId, hourlyLimit } = await people.userOf(person);
+      const steersPerHour = hourlyLimit ?? LIMITS.steersPerHour;
+      return { userId, identifier: `user:${userId}`, steersPerHour, admin: false, acting: true, service: false };
+    });
 
   async function find(request: Request, defer: (work: Promise<unknown>) => void): Promise<Caller> {
     const key = readKey(request.headers);
+    const person = readActing(request.headers);
     if (key === undefined) {
-      const steersPerHour = LIMITS.anonymousSteersPerHour;
-      return { userId: undefined, identifier: `ip:${addressOf(request)}`, steersPerHour, admin: false };
+      if (person !== undefined) throw notForOthers();
+      const identifier = `ip:${addressOf(request)}`;
+      return { userId: undefined, identifier, steersPerHour: LIMITS.anonymousSteersPerHour, admin: false, acting: false, service: false };
     }
     if (!looksLikeApiKey(key)) throw wrongKey();
     const hash = await hashApiKey(key);
-    const known = trusted.get(hash);
-    if (known !== undefined && known.until > now()) return known.caller;
-    trusted.delete(hash);
-    const caller = await findCaller(hash, config, now(), defer);
-    if (trusted.size >= TRUSTED_KEYS) trusted.delete(trusted.keys().next().value as string);
-    trusted.set(hash, { caller, until: now() + TRUSTED_MS });
-    return caller;
+    const caller = await trust(hash, () => findCaller(hash, config, now(), defer));
+    if (person === undefined) return caller;
+    if (!caller.service) throw notForOthers();
+    return personOf(person);
   }
+
+  return {
+    async identify(request, defer, env) {
+      const inside = readInProcess(env);
+      if (inside !== undefined) {
+        if (readKey(request.headers) !== undefined) throw new TillerError("forbidden", "A request from inside has no key of its own.");
+        return inside === "service" ? SERVICE : personOf(inside);
+      }
+      const caller = await find(request, defer);
+      if (!(await isAdmin(request.headers, config))) return caller;
+      if (caller.service || caller.acting)
+        throw new TillerError("forbidden", "A service key acts for Discord users, and administers nothing.");
+      return { ...caller, admin: true };
+    },
+  };
 }
+
+const notForOthers = (): TillerError =>
+  new TillerError("forbidden", "X-Acting-For needs a service key: call without it, and the key's own user is meant.");
 
 /** @throws TillerError `unauthorized` when the secret that was sent is wrong, or the deployment has none. */
 async function isAdmin(headers: Headers, { adminSecret }: Config): Promise<boolean> {
@@ -69,7 +112,14 @@ async function isAdmin(headers: Headers, { adminSecret }: Config): Promise<boole
 
 async function findCaller(hash: string, config: Config, now: number, defer: (work: Promise<unknown>) => void): Promise<Caller> {
   const [row] = await config.db
-    .select({ id: apiKeys.id, hash: apiKeys.hash, used: apiKeys.last_used_at, userId: users.id, limit: users.hourly_limit })
+    .select({
+      id: apiKeys.id,
+      hash: apiKeys.hash,
+      used: apiKeys.last_used_at,
+      userId: users.id,
+      limit: users.hourly_limit,
+      scope: apiKeys.scope,
+    })
     .from(apiKeys)
     .innerJoin(users, eq(users.id, apiKeys.user_id))
     .where(and(eq(apiKeys.hash, hash), isNull(apiKeys.revoked_at)))
@@ -85,8 +135,9 @@ async function findCaller(hash: string, config: Config, now: number, defer: (wor
         .run(),
     );
   }
+  if (row.scope === "discord") return SERVICE;
   const steersPerHour = row.limit ?? LIMITS.steersPerHour;
-  return { userId: row.userId, identifier: `user:${row.userId}`, steersPerHour, admin: false };
+  return { userId: row.userId, identifier: `user:${row.userId}`, steersPerHour, admin: false, acting: false, service: false };
 }
 
 /** The key of a request; undefined when it has none. */

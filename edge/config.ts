@@ -27,12 +27,26 @@ export interface Config {
   readonly webhooks: WebhookSettings;
   /** What an administrator sends in x-admin-secret; undefined = nobody is one. */
   readonly adminSecret: string | undefined;
+  /** The Discord application; undefined = there is none. */
+  readonly discord: DiscordSettings | undefined;
   /** Origin of share links; undefined = the origin that was called. */
   readonly publicUrl: string | undefined;
   /** After this long without an end, an engine's answer is given up. */
   readonly engineTimeoutMs: number;
   /** How often a silent stream is written to, so that a client that has gone is noticed. */
   readonly pingMs: number;
+}
+
+export interface DiscordSettings {
+  readonly applicationId: string;
+  /** In hex: interactions over HTTP are checked with it; undefined = there are none. */
+  readonly publicKey: string | undefined;
+  /** For signing in with Discord; undefined = nobody does. */
+  readonly clientSecret: string | undefined;
+  /** The bot's; undefined = it writes only where an interaction lets it. */
+  readonly token: string | undefined;
+  /** Without a trailing slash. */
+  readonly api: string;
 }
 
 /** The deployment is wrong: its message says which setting and what it should be, and never repeats a value. */
@@ -82,6 +96,7 @@ export function parseConfig(env: Env): Config {
     engines: parseEngines(text("ENGINES"), text),
     upstash: parseUpstash(text("UPSTASH_REDIS_REST_URL"), text("UPSTASH_REDIS_REST_TOKEN")),
     adminSecret,
+    discord: parseDiscord(text),
     workflows: { jobs: env.JOBS as Workflow<{ jobId: string }>, deliveries: env.DELIVERIES as Workflow<{ deliveryId: string }> },
     webhooks: parseWebhooks(text("WEBHOOK_DNS"), text("WEBHOOK_ALLOW")),
     publicUrl: publicUrl?.replace(/\/+$/, ""),
@@ -109,6 +124,23 @@ function parseEngines(json: string | undefined, secret: (name: string) => string
     if (token !== undefined && value === undefined) throw new ConfigError(`ENGINES names the secret ${token}, which is not set.`);
     return { models, url: url.replace(/\/+$/, ""), token: value };
   });
+}
+
+function parseDiscord(text: (name: string) => string | undefined): DiscordSettings | undefined {
+  const names = ["DISCORD_PUBLIC_KEY", "DISCORD_CLIENT_SECRET", "DISCORD_TOKEN"] as const;
+  const [publicKey, clientSecret, token] = names.map(text);
+  const applicationId = text("DISCORD_APPLICATION_ID");
+  if (applicationId === undefined) {
+    const given = names.find((name) => text(name) !== undefined);
+    if (given === undefined) return undefined;
+    throw new ConfigError(`${given} needs DISCORD_APPLICATION_ID: it is on the General Information page of the application.`);
+  }
+  if (!/^\d{5,20}$/.test(applicationId)) throw new ConfigError("DISCORD_APPLICATION_ID must be the application's id, in digits.");
+  if (publicKey !== undefined && !/^[0-9a-f]{64}$/i.test(publicKey))
+    throw new ConfigError("DISCORD_PUBLIC_KEY must be the application's public key: 64 hex digits.");
+  const api = (text("DISCORD_API") ?? "https://discord.com/api").replace(/\/+$/, "");
+  if (!/^(https:\/\/|http:\/\/(127\.0\.0\.1|localhost)[:/])/.test(api)) throw new ConfigError("DISCORD_API must be an https address.");
+  return { applicationId, publicKey, clientSecret, token, api };
 }
 
 function parseWebhooks(dns: string | undefined, allow: string | undefined): WebhookSettings {

@@ -24,7 +24,7 @@ export function idempotent(config: Config, gate: Gate): MiddlewareHandler<App> {
     if (key === undefined || c.req.method !== "POST") return next();
     if (!/^[\x21-\x7e]{1,255}$/.test(key))
       throw new TillerError("invalid_request", "Idempotency-Key must be 1 to 255 visible ASCII characters.");
-    const { userId } = await gate.identify(c.req.raw, (work) => c.executionCtx.waitUntil(work));
+    const { userId } = await gate.identify(c.req.raw, (work) => c.executionCtx.waitUntil(work), c.env);
     if (userId === undefined) throw new TillerError("unauthorized", "Idempotency-Key needs an API key: keys are kept for their user.");
     const body = await c.req.raw.clone().arrayBuffer();
     if (wantsStream(body))

@@ -2,12 +2,17 @@
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import { type App, newApp } from "./app.ts";
 import { ConfigError, parseConfig } from "./config.ts";
+import { newHttpBot } from "./discord/bot.ts";
 import { newBackground } from "./jobs/background.ts";
+import { newNotes } from "./people/notes.ts";
 
 export { DeliveryRun, JobRun } from "./jobs/workflow.ts";
 export { RateWindow } from "./rate-window.ts";
 
 let app: OpenAPIHono<App> | undefined;
+
+/** Where the cron's own requests seem to go, in a service that does not say where it is. */
+const LOCAL = "http://127.0.0.1:8787";
 
 export default {
   fetch(request, env, ctx): Response | Promise<Response> {
@@ -21,8 +26,13 @@ export default {
     }
     return app.fetch(request, env, ctx);
   },
-  /** Every minute: what a crash left behind goes on. */
-  async scheduled(_controller, env): Promise<void> {
-    await newBackground(parseConfig(env)).service.sweep();
+  /** Every minute: what a crash left behind goes on, and what was promised in Discord is posted. */
+  async scheduled(_controller, env, ctx): Promise<void> {
+    const config = parseConfig(env);
+    await newBackground(config).service.sweep();
+    await newNotes(config).deleteExpired();
+    if (config.discord?.publicKey === undefined) return;
+    app ??= newApp(config);
+    await newHttpBot(app, config.discord, config.publicUrl ?? LOCAL, env, ctx).promises.resume();
   },
 } satisfies ExportedHandler<Env>;

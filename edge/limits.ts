@@ -68,6 +68,11 @@ export const LIMITS = {
   jobsRunningPerUser: 2,
   jobsQueuedPerUser: 100,
   jobsPerPage: 50,
+  /** What a bot remembers under one key. */
+  noteKeyChars: 200,
+  noteChars: 100_000,
+  noteSeconds: 30 * 24 * 3600,
+  notesPerPage: 100,
   /** Log probabilities that a job's answer may have: tokens of both sides, times one more than n_logprobs. */
   jobLogprobs: 12_000,
 } as const;

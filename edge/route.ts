@@ -25,19 +25,36 @@ export interface Call<Body extends z.ZodType, Answer extends z.ZodType, Who exte
 /** A path of Hono as OpenAPI writes it. */
 const documented = (path: string): string => path.replace(/:(\w+)(\{[^}]*\})?/g, "{$1}");
 
-/** Who may call: anybody, a user with a key, or whoever knows the administrator's secret. */
-export type Access = "anyone" | "user" | "admin";
+/**
+ * Who may call: anybody, a user, a user with a key of their own (what is secret, no bot may ask for), a bot for itself, or whoever knows the
+ * administrator's secret.
+ */
+export type Access = "anyone" | "user" | "owner" | "service" | "admin";
 
 /** A caller who is a user. */
 export type User = Caller & { readonly userId: string };
-type CallerOf<Who extends Access> = Who extends "user" ? User : Caller;
+type CallerOf<Who extends Access> = Who extends "user" | "owner" ? User : Caller;
 
 /** The answer of a call that has nothing else to say. */
 export const Done = z.object({ message: z.literal("Success") });
 export const DONE = { message: "Success" } as const;
 
+const securityOf = (access: Access) => (access === "admin" ? [{ Admin: [] }] : access === "anyone" ? [{}, ...KEYS] : KEYS);
+
 const json = <Schema extends z.ZodType>(schema: Schema) => ({ content: { "application/json": { schema } } });
 export const KEYS = [{ ApiKey: [] }, { Bearer: [] }];
+
+/** @throws TillerError `unauthorized` when nobody is signed in, `forbidden` when a bot acts for somebody. */
+export function requireOwner(caller: Caller): User {
+  const user = requireUser(caller);
+  if (user.acting) throw new TillerError("forbidden", "A bot may not do this for somebody: it needs an API key of their own.");
+  return user;
+}
+
+function requireService(caller: Caller): Caller {
+  if (caller.service) return caller;
+  throw new TillerError("forbidden", "This call is for bots: it needs a service key, and no X-Acting-For.");
+}
 
 /** @throws TillerError `unauthorized` when nobody is signed in. */
 export function requireUser(caller: Caller): User {
@@ -45,15 +62,26 @@ export function requireUser(caller: Caller): User {
   throw new TillerError("unauthorized", "This endpoint requires authorization: send an API key in x-api-key or as a Bearer token.");
 }
 
-export const identify = ({ gate }: Pick<Room, "gate">, c: Context<App>): Promise<Caller> =>
-  gate.identify(c.req.raw, (work) => c.executionCtx.waitUntil(work));
+/** Who calls. @throws TillerError as the gate does, and `forbidden` for a bot that acts for nobody. */
+export async function identify(room: Pick<Room, "gate">, c: Context<App>): Promise<Caller> {
+  const caller = await identifyAny(room, c);
+  if (caller.service)
+    throw new TillerError("forbidden", "This key acts for Discord users only: send X-Acting-For: discord:<id of the user>.");
+  return caller;
+}
+
+/** Who calls, a bot for nobody too. */
+export const identifyAny = ({ gate }: Pick<Room, "gate">, c: Context<App>): Promise<Caller> =>
+  gate.identify(c.req.raw, (work) => c.executionCtx.waitUntil(work), c.env);
 
 /** Where links of this service begin. */
 export const originOf = ({ config }: Pick<Room, "config">, c: Context<App>): string => config.publicUrl ?? new URL(c.req.url).origin;
 
 async function callerOf<Who extends Access>(room: Room, c: Context<App>, access: Who): Promise<CallerOf<Who>> {
+  if (access === "service") return requireService(await identifyAny(room, c)) as CallerOf<Who>;
   const caller = await identify(room, c);
   if (access === "user") return requireUser(caller) as CallerOf<Who>;
+  if (access === "owner") return requireOwner(caller) as CallerOf<Who>;
   if (access === "admin" && !caller.admin)
     throw new TillerError("unauthorized", "This endpoint requires the administrator's secret in x-admin-secret.");
   return caller as CallerOf<Who>;
@@ -75,7 +103,7 @@ export function mountPost<Body extends z.ZodType, Answer extends z.ZodType, Who 
     createRoute({
       ...{ method: "post", path: documented(path), tags: [tag], summary },
       ...(description === undefined ? {} : { description }),
-      security: access === "admin" ? [{ Admin: [] }] : access === "user" ? KEYS : [{}, ...KEYS],
+      security: securityOf(access),
       request: { body: { required, ...json(body) }, ...(params === undefined ? {} : { params }) },
       responses: {
         200: { description: summary, ...json(call.answer), ...(call.counted ? { headers: limitHeaders } : {}) },
@@ -102,7 +130,7 @@ export function mountGet<Answer extends z.ZodType, Who extends Access>(
     createRoute({
       ...{ method: "get", path: documented(path), tags: [tag], summary },
       ...(description === undefined ? {} : { description }),
-      security: access === "admin" ? [{ Admin: [] }] : access === "user" ? KEYS : [{}, ...KEYS],
+      security: securityOf(access),
       request: { ...(params === undefined ? {} : { params }), ...(query === undefined ? {} : { query }) },
       responses: {
         200: { description: summary, ...json(call.answer), ...(call.counted ? { headers: limitHeaders } : {}) },

@@ -30,6 +30,10 @@ export const apiKeys = sqliteTable(
     /** The first characters of the key, to recognise it in a list. */
     prefix: text().notNull(),
     name: text().notNull(),
+    /** `discord`: a bot's. It acts for Discord users, and does nothing as its own user. */
+    scope: text({ enum: ["user", "discord"] })
+      .notNull()
+      .default("user"),
     created_at: integer().notNull(),
     /** Within a minute. */
     last_used_at: integer(),

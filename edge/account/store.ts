@@ -23,6 +23,12 @@ export interface Accounts {
    * @throws TillerError `conflict` for the last one that works: nobody could sign in to make another.
    */
   revoke(userId: string, keyId: string): Promise<boolean>;
+  /** The credential of a bot, with a user of its own that nobody is. */
+  newServiceKey(name: string): Promise<{ readonly key: string; readonly row: SavedKey }>;
+  /** The newest first, revoked ones too. */
+  serviceKeys(): Promise<SavedKey[]>;
+  /** Whether there was such a one that worked. */
+  revokeServiceKey(keyId: string): Promise<boolean>;
   newUser(name: string, hourlyLimit: number | null): Promise<SavedUser>;
   /** undefined when there is no such user. */
   update(id: string, changes: Partial<Pick<SavedUser, "name" | "hourly_limit">>): Promise<SavedUser | undefined>;
@@ -52,7 +58,7 @@ export function newAccounts({ db }: Config): Accounts {
     async newKey(userId, name) {
       const { key, hash, prefix } = await newApiKey();
       const row: SavedKey = {
-        ...{ id: newId(), user_id: userId, hash, prefix, name, created_at: Date.now() },
+        ...{ id: newId(), user_id: userId, hash, prefix, name, scope: "user", created_at: Date.now() },
         ...{ last_used_at: null, revoked_at: null },
       };
       const [{ n } = { n: 0 }] = await db.select({ n: count() }).from(apiKeys).where(working(userId));
@@ -70,6 +76,22 @@ export function newAccounts({ db }: Config): Accounts {
       const [left] = await db.select({ id: apiKeys.id }).from(apiKeys).where(mine);
       if (left === undefined) return false;
       throw new TillerError("conflict", "This is your last key that works: make another first, and revoke this one with it.");
+    },
+    async newServiceKey(name) {
+      const { key, hash, prefix } = await newApiKey();
+      const now = Date.now();
+      const user: SavedUser = { id: newId(), name, created_at: now, hourly_limit: null, webhook_secret: null };
+      const row: SavedKey = {
+        ...{ id: newId(), user_id: user.id, hash, prefix, name, scope: "discord", created_at: now },
+        ...{ last_used_at: null, revoked_at: null },
+      };
+      await db.batch([db.insert(users).values(user), db.insert(apiKeys).values(row)]);
+      return { key, row };
+    },
+    serviceKeys: () => db.select().from(apiKeys).where(eq(apiKeys.scope, "discord")).orderBy(desc(apiKeys.created_at), asc(apiKeys.id)),
+    async revokeServiceKey(keyId) {
+      const working = and(eq(apiKeys.id, keyId), eq(apiKeys.scope, "discord"), isNull(apiKeys.revoked_at));
+      return (await db.update(apiKeys).set({ revoked_at: Date.now() }).where(working).returning({ id: apiKeys.id })).length > 0;
     },
     async newUser(name, hourlyLimit) {
       const row: SavedUser = { id: newId(), name, created_at: Date.now(), hourly_limit: hourlyLimit, webhook_secret: null };

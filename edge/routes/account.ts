@@ -34,7 +34,7 @@ export function mountAccount(room: Room): void {
   mountPost(
     room,
     {
-      ...{ path: "/api/user/api-key", tag, summary: "Your API key, as Neuronpedia answers it", access: "user" },
+      ...{ path: "/api/user/api-key", tag, summary: "Your API key, as Neuronpedia answers it", access: "owner" },
       ...{ body: SecretBody, answer: Secret },
     },
     async ({ type }, { userId }, c) => {
@@ -51,7 +51,7 @@ export function mountAccount(room: Room): void {
   mountPost(
     room,
     {
-      ...{ path: "/api/user/keys/new", tag, summary: "Make another API key", access: "user", body: NewKeyBody, answer: CreatedKey },
+      ...{ path: "/api/user/keys/new", tag, summary: "Make another API key", access: "owner", body: NewKeyBody, answer: CreatedKey },
       description: "The key is shown this once: only its hash is stored.",
     },
     async ({ name }, { userId }) => {
@@ -63,7 +63,7 @@ export function mountAccount(room: Room): void {
   mountPost(
     room,
     {
-      ...{ path: "/api/user/keys/list", tag, summary: "Your API keys, the newest first", access: "user" },
+      ...{ path: "/api/user/keys/list", tag, summary: "Your API keys, the newest first", access: "owner" },
       ...{ body: z.object({}), answer: z.object({ keys: z.array(Key) }) },
     },
     async (_, { userId }, c) => {
@@ -75,7 +75,7 @@ export function mountAccount(room: Room): void {
   mountPost(
     room,
     {
-      ...{ path: "/api/user/keys/revoke", tag, summary: "Revoke an API key of yours", access: "user", body: KeyBody, answer: Done },
+      ...{ path: "/api/user/keys/revoke", tag, summary: "Revoke an API key of yours", access: "owner", body: KeyBody, answer: Done },
       description: "It is felt within ten seconds. The last key that works stays.",
     },
     async ({ id }, { userId }) => {

@@ -27,7 +27,7 @@ import {
   TopkResult,
 } from "../read/contract.ts";
 import type { StoredTest } from "../read/stored.ts";
-import { originOf } from "../route.ts";
+import { identify, originOf } from "../route.ts";
 import { keyOf, pointOf, type SavedVector, type VectorAddress, vectorPoint } from "../vectors/store.ts";
 import { testUrl } from "./shares.ts";
 
@@ -224,7 +224,7 @@ function mount<Body extends z.ZodType>(room: Room, reading: Reading<Body>): void
 }
 
 async function answerReading<Body extends z.ZodType>(room: Room, c: Context<App>, reading: Reading<Body>): Promise<Response> {
-  const caller = await room.gate.identify(c.req.raw, (work) => c.executionCtx.waitUntil(work));
+  const caller = await identify(room, c);
   const { body } = await readBody(c.req.raw, reading.body);
   const { info, engine }: ServedModel = await room.models.get(reading.modelOf(body));
   const { signal } = c.req.raw;

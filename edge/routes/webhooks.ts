@@ -5,7 +5,7 @@ import { TillerError } from "../../shared/errors.ts";
 import { errorResponses } from "../answers.ts";
 import type { App, Room } from "../app.ts";
 import { parseBody } from "../body.ts";
-import { DONE, Done, identify, KEYS, mountGet, mountPost, requireUser } from "../route.ts";
+import { DONE, Done, identify, KEYS, mountGet, mountPost, requireOwner } from "../route.ts";
 import * as contract from "../webhooks/contract.ts";
 import { REPLAYED, type Webhooks } from "../webhooks/store.ts";
 
@@ -28,7 +28,7 @@ export function mountWebhooks(room: Room, webhooks: Webhooks, startDelivery: (de
     if (row === undefined) throw new TillerError("not_found", `You have no ${what} '${idOf(c).slice(0, 64)}'.`);
     return row;
   };
-  const user = { tag, access: "user" } as const;
+  const user = { tag, access: "owner" } as const;
 
   mountPost(
     room,
@@ -175,7 +175,7 @@ export function mountWebhooks(room: Room, webhooks: Webhooks, startDelivery: (de
 
   app.openAPIRegistry.registerPath(removeRoute);
   app.delete(`/api/webhooks/${ID}`, async (c) => {
-    const { userId } = requireUser(await identify(room, c));
+    const { userId } = requireOwner(await identify(room, c));
     found((await webhooks.remove(userId, c.req.param("id") ?? "")) || undefined, c);
     return c.json(DONE);
   });

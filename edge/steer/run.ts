@@ -9,6 +9,7 @@ import { generate, openGeneration } from "../engine.ts";
 import type { ServedModel } from "../models.ts";
 import { CLIENT_GONE, giveBack, newLimited, setLimitHeaders, steerQuotaOf } from "../quota.ts";
 import type { Quota } from "../rate-limit.ts";
+import { identify } from "../route.ts";
 import { finishSteer, type Transcript } from "./answer.ts";
 import type { STREAM_MODES } from "./contract.ts";
 import type { Plan } from "./edits.ts";
@@ -44,7 +45,7 @@ export async function answerSteer(
   path: string,
   plan: (caller: Caller) => Promise<Planned>,
 ): Promise<Response> {
-  const caller = await room.gate.identify(c.req.raw, (work) => c.executionCtx.waitUntil(work));
+  const caller = await identify(room, c);
   const quota = steerQuotaOf(room.limiter, caller);
   try {
     return await run(room, c, path, caller, quota, await plan(caller));
