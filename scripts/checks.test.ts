@@ -27,14 +27,19 @@ describe("folder boundaries", () => {
     ],
     "edge/routes/x.ts": ["../../gpu-functions/cpu/engine.ts", "node:crypto"],
     "edge/test/x.ts": ["../../gpu-functions/cpu/engine.ts"],
-    "bots/discord/x.ts": ["../../edge/app.ts", "../../gpu-functions/cpu/engine.ts", "onnxruntime-node"],
+    "edge/discord/x.ts": ["../../gpu-functions/cpu/engine.ts", "node:fs", "discord.js"],
+    "bots/discord/x.ts": ["../../edge/app.ts", "../../gpu-functions/cpu/engine.ts", "onnxruntime-node", "node:fs", "discord.js"],
+    "bots/discord/main.ts": ["../../edge/app.ts", "../../scripts/start.ts"],
     "gpu-functions/cpu/x.ts": ["../../edge/app.ts", "../../bots/x.ts", "../../scripts/start.ts", "cloudflare:workers"],
   };
   const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     "shared/y.ts": ["zod", "./errors.ts"],
     "edge/y.ts": ["../shared/errors.ts", "hono", "cloudflare:workers"],
     "edge/test/y.ts": ["node:fs"],
-    "bots/discord/y.ts": ["../../shared/errors.ts", "discord.js"],
+    "edge/discord/y.ts": ["../../bots/discord/bot.ts"],
+    "bots/discord/y.ts": ["../../shared/errors.ts", "@discordjs/rest"],
+    "bots/discord/gateway.ts": ["../../shared/errors.ts", "discord.js", "node:fs"],
+    "bots/discord/test/y.ts": ["../../../scripts/local-edge.ts", "node:fs", "discord.js"],
     "gpu-functions/cpu/y.ts": ["../../shared/errors.ts", "node:fs", "koffi"],
   };
 
