@@ -245,17 +245,20 @@ export function overNetwork(key: string, fetch: (request: Request) => Promise<Re
     request.headers.set("authorization", `Bearer ${key}`);
     if (who !== undefined) {
       request.headers.set("x-acting-for", `discord:${who.id}`);
-      request.headers.set("x-acting-name", encodeURIComponent(who.name));
+      request.headers.set("x-acting-name", encodeURIComponent(who.name.toWellFormed()));
     }
     return fetch(request);
   };
 }
 
-/** @param origin where the service is, without a trailing slash. */
-export function newTiller(origin: string, send: Send): Tiller {
+/**
+ * @param origin where the service is, without a trailing slash.
+ * @param tryAgainMs how long after it broke a job's stream of events is opened again.
+ */
+export function newTiller(origin: string, send: Send, tryAgainMs: number = TRY_AGAIN_MS): Tiller {
   const own = newCalls(origin, send, undefined);
   return {
-    as: (person) => newUser(newCalls(origin, send, person)),
+    as: (person) => newUser(newCalls(origin, send, person), tryAgainMs),
     notes: {
       put: async (key, value, options) => (await own.post<{ written: boolean }>("/api/bot/notes/put", { key, value, ...options })).written,
       get: async <T>(key: string) => (await own.post<{ note: { value: T } | null }>("/api/bot/notes/get", { key })).note?.value,
@@ -281,6 +284,8 @@ interface Calls {
   post<T>(path: string, body: object, headers?: Readonly<Record<string, string>>): Promise<T>;
   /** @throws ServiceError for every answer that is no success. */
   send(path: string, init: RequestInit): Promise<Response>;
+  /** The JSON of an answer. @throws ServiceError when it is none. */
+  read<T>(response: Response): Promise<T>;
 }
 
 function newCalls(origin: string, deliver: Send, who: Person | undefined): Calls {
@@ -302,7 +307,7 @@ function newCalls(origin: string, deliver: Send, who: Person | undefined): Calls
     }
   };
   return {
-    send,
+    ...{ send, read },
     get: async (path) => read(await send(path, {})),
     post: async (path, body, headers = {}) =>
       read(await send(path, { method: "POST", headers: { "content-type": "application/json", ...headers }, body: JSON.stringify(body) })),
@@ -310,7 +315,7 @@ function newCalls(origin: string, deliver: Send, who: Person | undefined): Calls
 }
 
 async function toServiceError(response: Response): Promise<ServiceError> {
-  const body = (await response.json().catch(() => ({}))) as { code?: unknown; message?: unknown; requestId?: unknown };
+  const body = ((await response.json().catch(() => null)) ?? {}) as { code?: unknown; message?: unknown; requestId?: unknown };
   const code = isErrorCode(body.code) ? body.code : "internal";
   const wait = Number(response.headers.get("retry-after"));
   return new ServiceError(code, typeof body.message === "string" ? body.message : ERRORS[code].sentence, {
@@ -319,8 +324,8 @@ async function toServiceError(response: Response): Promise<ServiceError> {
   });
 }
 
-function newUser(calls: Calls): TillerUser {
-  const { get, post, send } = calls;
+function newUser(calls: Calls, tryAgainMs: number): TillerUser {
+  const { get, post, send, read } = calls;
   return {
     models: async () => (await get<{ models: Model[] }>("/api/models")).models,
     presets: async (modelId) => (await post<{ featurePresets: Preset[] }>("/api/steer/presets", { modelId })).featurePresets,
@@ -340,15 +345,15 @@ function newUser(calls: Calls): TillerUser {
         const form = new FormData();
         for (const [field, value] of Object.entries(fields)) form.set(field, value);
         form.set("file", new Blob([bytes]), name);
-        return (await (await send("/api/vector/upload", { method: "POST", body: form })).json()) as Uploaded;
+        return read<Uploaded>(await send("/api/vector/upload", { method: "POST", body: form }));
       },
       update: async (at, changes) => (await post<{ vector: Vector }>("/api/vector/update", { ...at, ...changes })).vector,
       remove: async (at) => void (await post("/api/vector/delete", at)),
     },
     startJob: (kind, body, key) => post(`/api/${kind}`, body, { prefer: "respond-async", "idempotency-key": key }),
     job: (id) => get(`/api/jobs/${id}`),
-    cancel: async (id) => (await send(`/api/jobs/${id}`, { method: "DELETE" })).json() as Promise<Job>,
-    follow: (id, signal) => follow(calls, id, signal),
+    cancel: async (id) => read<Job>(await send(`/api/jobs/${id}`, { method: "DELETE" })),
+    follow: (id, signal) => follow(calls, id, signal, tryAgainMs),
     load: (steerOutputId) => post("/api/steer-load", { steerOutputId }),
     share: (id, changes) => post("/api/share/update", { id, ...changes }),
     remove: async (id) => void (await post("/api/share/delete", { id })),
@@ -359,7 +364,7 @@ function newUser(calls: Calls): TillerUser {
 const TRIES = 60;
 const TRY_AGAIN_MS = 1000;
 
-async function* follow({ send }: Calls, id: string, signal: AbortSignal): AsyncGenerator<JobEvent> {
+async function* follow({ send }: Calls, id: string, signal: AbortSignal, tryAgainMs: number): AsyncGenerator<JobEvent> {
   let last: string | undefined;
   for (let failures = 0; !signal.aborted; ) {
     try {
@@ -376,6 +381,20 @@ async function* follow({ send }: Calls, id: string, signal: AbortSignal): AsyncG
       const again = !(error instanceof TillerError) || ERRORS[error.code].retry;
       if (!again || ++failures >= TRIES) throw error;
     }
-    await new Promise((resolve) => setTimeout(resolve, TRY_AGAIN_MS));
+    await pause(tryAgainMs, signal);
   }
+}
+
+/** Waits, but not longer than the signal allows. */
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const end = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, ms);
+    signal.addEventListener("abort", end);
+    if (signal.aborted) end();
+  });
 }

@@ -1,6 +1,7 @@
 // What the people who run a server allow there: channels, tokens, presets. Kept as a note of the bot's.
 import type { Feature } from "../../shared/client.ts";
 import type { Asked, BotRoom, Place } from "./asked.ts";
+import { presetKey } from "./directions.ts";
 import { refusal } from "./failure.ts";
 
 export interface Controls {
@@ -46,9 +47,10 @@ export async function requireAllowed(
   const isAsked = (feature: Feature) =>
     asked.features.some(({ layer, index }) => layer === feature.layer && index === Number(feature.index));
   const used = (await tiller.presets(asked.modelId)).filter(({ features }) => features.some(isAsked)).map(({ name }) => name);
-  const switchedOff = used.find((name) => off.includes(name.toLowerCase()));
+  const isOn = (list: readonly string[]) => (name: string) => list.some((each) => presetKey(each) === presetKey(name));
+  const switchedOff = used.find(isOn(off));
   if (switchedOff !== undefined) throw refusal(`The preset ${switchedOff} is switched off in this server: choose another.`);
-  const marked = used.find((name) => ageRestricted.includes(name.toLowerCase()));
+  const marked = used.find(isOn(ageRestricted));
   if (marked !== undefined && !place.ageRestricted)
     throw refusal(`The preset ${marked} is for age-restricted channels only: use it in one, or choose another.`);
 }

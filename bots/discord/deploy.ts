@@ -18,13 +18,17 @@ export interface Deployment {
 export async function deploy({ rest, applicationId, wanted, guildId, say }: Deployment): Promise<void> {
   const route = guildId === undefined ? Routes.applicationCommands(applicationId) : Routes.applicationGuildCommands(applicationId, guildId);
   const current = (await rest.get(route)) as Data[];
-  const lines = planDeploy(current, wanted);
+  const list = guildId === undefined ? wanted : wanted.map(inGuild);
+  const lines = planDeploy(current, list);
   for (const line of lines) say(line);
   const where = guildId === undefined ? "everywhere" : `in server ${guildId}`;
   if (lines.every((line) => line.startsWith("="))) return say(`Discord has these commands ${where} already.`);
-  await rest.put(route, { body: wanted.map(toWire) });
+  await rest.put(route, { body: list.map(toWire) });
   say(`Discord has these commands ${where} now.`);
 }
+
+/** Commands of one server have no contexts: they are nowhere else. */
+const inGuild = ({ contexts: _, integration_types: __, ...data }: Data): Data => data;
 
 /** Discord's document wants permissions as a number, its types as a text. */
 const toWire = ({ default_member_permissions: permissions, ...data }: Data) =>
@@ -41,7 +45,9 @@ export function planDeploy(current: readonly Data[], wanted: readonly Data[]): s
       lines.push(`+ /${command.name}`);
       continue;
     }
-    const changes = differences(flatten(old), flatten(command));
+    // Discord tells its own choice where we make none.
+    const asked = command.integration_types === undefined ? { ...old, integration_types: null } : old;
+    const changes = differences(flatten(asked), flatten(command));
     lines.push(changes.length === 0 ? `= /${command.name}` : `~ /${command.name}`, ...changes.map((change) => `    ${change}`));
   }
   return [...lines, ...[...before.keys()].map((name) => `- /${name}`)];
@@ -56,7 +62,8 @@ function flatten(value: unknown, path = ""): Map<string, string> {
   const all = new Map<string, string>();
   if (Array.isArray(value)) {
     value.forEach((each: unknown, i) => {
-      const name = typeof each === "object" && each !== null && "name" in each ? String(each.name) : String(i);
+      // Lists of plain values, such as types of channels, have no order.
+      const name = typeof each === "object" && each !== null && "name" in each ? String(each.name) : String(each);
       for (const [key, text] of flatten(each, `${path} ${name}`)) all.set(key, text);
       if (typeof each === "object") all.set(`${path} ${name} place`, String(i));
     });

@@ -6,6 +6,7 @@ import type { Named } from "./render.ts";
 import { formatStrength, oneLine } from "./text.ts";
 
 const CHOICES = 25;
+const VALUE_CHARS = 100;
 /** Letters and digits from which on labels are searched. */
 const SEARCHED = 3;
 type Choices = APIApplicationCommandOptionChoice<string>[];
@@ -25,7 +26,9 @@ export async function findModel(tiller: TillerUser, id: string | undefined): Pro
   const model = id === undefined ? (models.find(({ sources }) => sources.length > 0) ?? models[0]) : models.find((each) => each.id === id);
   if (model !== undefined) return model;
   throw refusal(
-    `There is no model ${id ?? ""} here. These are served: ${models.map((each) => each.id).join(", ") || "none at the moment"}.`,
+    models.length === 0
+      ? "No model is served at the moment."
+      : `There is no model ${id} here. These are served: ${models.map((each) => each.id).join(", ")}.`,
   );
 }
 
@@ -75,8 +78,7 @@ async function ofVector(tiller: TillerUser, model: Model, { layer, index }: At):
 
 async function ofPreset(tiller: TillerUser, model: Model, name: string, strength: number | undefined): Promise<readonly Named[]> {
   const presets = await tiller.presets(model.id);
-  const wanted = name.trim().toLowerCase();
-  const preset = presets.find((each) => each.name.toLowerCase() === wanted);
+  const preset = presets.find((each) => presetKey(each.name) === presetKey(name));
   if (preset === undefined) {
     const names = presets.slice(0, 20).map((each) => each.name);
     throw refusal(
@@ -85,8 +87,10 @@ async function ofPreset(tiller: TillerUser, model: Model, name: string, strength
         : `${model.id} has no preset ${name}. It has ${names.join(", ")}.`,
     );
   }
-  const [first] = preset.features;
-  // One number for several features says how hard the first is; the others keep their proportion to it.
+  // One number for several features says how hard the first is; the others keep their proportion to it. In a list, some have none.
+  const first = preset.features.find((feature) => feature.strength !== 0);
+  if (strength !== undefined && first === undefined)
+    throw refusal(`The features of ${preset.name} have no strength of their own: leave the strength out, or choose one of them.`);
   const times = strength === undefined || first === undefined ? 1 : strength / first.strength;
   return preset.features.map(
     ({ explanation, ...feature }): Named => ({ ...pick(feature), strength: feature.strength * times, label: explanation }),
@@ -103,7 +107,7 @@ export async function suggestModels(tiller: TillerUser, typed: string): Promise<
   return (await tiller.models())
     .filter(({ id }) => fits(id, typed))
     .slice(0, CHOICES)
-    .map(({ id }) => ({ name: oneLine(id), value: id.slice(0, 100) }));
+    .map(({ id }) => ({ name: oneLine(id), value: id.slice(0, VALUE_CHARS) }));
 }
 
 export async function suggestFeatures(tiller: TillerUser, modelId: string | undefined, typed: string): Promise<Choices> {
@@ -142,9 +146,12 @@ export async function suggestPresets(
 ): Promise<Choices> {
   const presets = await tiller.presets((await findModel(tiller, modelId)).id);
   return presets
-    .filter(({ name }) => fits(name, typed) && !hidden.includes(name.toLowerCase()))
+    .filter(({ name }) => fits(name, typed) && presetKey(name) !== "" && !hidden.some((each) => presetKey(each) === presetKey(name)))
     .slice(0, CHOICES)
-    .map(({ name }) => ({ name: oneLine(name), value: name.slice(0, 100) }));
+    .map(({ name }) => ({ name: oneLine(name), value: name.trim().slice(0, VALUE_CHARS) }));
 }
+
+/** Presets are told apart by this, however they are written: a choice carries no more of a name. */
+export const presetKey = (name: string): string => name.trim().slice(0, VALUE_CHARS).trim().toLowerCase();
 
 const fits = (text: string, typed: string): boolean => text.toLowerCase().includes(typed.trim().toLowerCase());

@@ -45,13 +45,13 @@ async function main(): Promise<void> {
   });
   const log = (line: object) => console.error(JSON.stringify({ time: new Date().toISOString(), ...line }));
   const gateway = await startGateway({ tiller, token, api, messages: values["no-messages"] !== true, log });
-  console.log(`The bot ${gateway.name} is connected, and steers with ${url}. Ctrl-C ends it; what is under way goes on at the next start.`);
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
     process.once(signal, () => {
       console.log("\nStopping.");
       void gateway.close().finally(() => process.exit(0));
     });
   }
+  console.log(`The bot ${gateway.name} is connected, and steers with ${url}. Ctrl-C ends it; what is under way goes on at the next start.`);
 }
 
 async function deployCommands(token: string, api: string, guildId: string | undefined): Promise<void> {

@@ -39,9 +39,10 @@ export function steerMessage(view: View, progress: Progress): Answer {
   const { texts } = progress;
   const writing = progress.state === "queued" || progress.state === "running";
   const sides = [side("DEFAULT", texts.DEFAULT, writing), side("STEERED", texts.STEERED, writing)];
+  const description = `**Prompt** ${neutral(view.prompt)}`;
   const embed: APIEmbed = {
     title: oneLine(`${view.modelId}: ${namesOf(view.features)}`, 256),
-    description: cut(`**Prompt** ${neutral(view.prompt)}`, PROMPT_CHARS),
+    description: cut(description, PROMPT_CHARS),
     color: COLOUR,
     fields: sides,
     footer: { text: footerOf(progress) },
@@ -50,11 +51,11 @@ export function steerMessage(view: View, progress: Progress): Answer {
     return { embeds: [embed], components: writing ? [row(button("Stop", stopId(progress.jobId, view.ownerId), ButtonStyle.Danger))] : [] };
   }
   const { steerId, shareUrl } = progress;
-  const isLong = [texts.DEFAULT, texts.STEERED].some((text) => neutral(text).length > FIELD_CHARS);
+  const isCut = description.length > PROMPT_CHARS || [texts.DEFAULT, texts.STEERED].some((text) => neutral(text).length > FIELD_CHARS);
   return {
     embeds: [{ ...embed, url: shareUrl }],
     components: controls(view, steerId, shareUrl),
-    files: isLong ? [{ name: `steer-${steerId}.txt`, text: fileOf(view, texts) }] : [],
+    files: isCut ? [{ name: `steer-${steerId}.txt`, text: fileOf(view, texts) }] : [],
   };
 }
 

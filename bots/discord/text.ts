@@ -1,17 +1,20 @@
 // Texts of people and models inside messages: shown as they are, without markup, links or mentions, and never longer than Discord takes.
 
+/** Other control characters than a line's end show as nothing, and format characters turn what follows around; one joins emoji. */
+const withoutControls = (text: string): string => text.replace(/\r\n?/g, "\n").replace(/(?!\n|\u200d)[\p{Cc}\p{Cf}]/gu, " ");
+
 /** Everything Discord could read as markup, a link or a mention is escaped: what was written is what is seen. */
 export function neutral(text: string): string {
-  // Other control characters than a line's end show as nothing, and format characters turn what follows around; one joins emoji.
-  const clean = text.replace(/\r\n?/g, "\n").replace(/(?!\n|\u200d)[\p{Cc}\p{Cf}]/gu, " ");
-  return clean.replace(/[\\*_~`|<>@#:[\]()+.-]/g, (char, at: number, all: string) => (isHarmless(char, at, all) ? char : `\\${char}`));
+  return withoutControls(text).replace(/[\\*_~`|<>@#:[\]()+.-]/g, (char, at: number, all: string) =>
+    isHarmless(char, at, all) ? char : `\\${char}`,
+  );
 }
 
 /** Dots and dashes and plus signs only begin a list at the start of a line; a colon only matters before slashes or in an emoji's name. */
 function isHarmless(char: string, at: number, text: string): boolean {
   const before = text.slice(text.lastIndexOf("\n", at - 1) + 1, at);
   if (char === "-" || char === "+") return before.trim() !== "";
-  if (char === ".") return !/^\s*\d+$/.test(before) && !/www$/i.test(before);
+  if (char === ".") return !/^\s*\d+$/.test(before) && !/www$/i.test(before.slice(-3));
   if (char === ":") return text[at + 1] === " " || text[at + 1] === "\n" || at + 1 === text.length;
   return char === "(" || char === ")" ? text[at - 1] !== "]" : false;
 }
@@ -33,14 +36,16 @@ export function cut(neutralText: string, max: number, end = false): string {
 }
 
 function splits(text: string, at: number): boolean {
-  const slashes = /\\*$/.exec(text.slice(0, at))?.[0].length ?? 0;
+  let slashes = 0;
+  while (text[at - 1 - slashes] === "\\") slashes++;
   const unit = text.charCodeAt(at);
   return slashes % 2 === 1 || (unit >= 0xdc00 && unit <= 0xdfff);
 }
 
-/** For names of choices and options, where Discord shows no markup: one line of at most 100 characters. */
+/** For names of choices and options, where Discord shows no markup: one line of 1 to 100 characters. */
 export function oneLine(text: string, max = 100): string {
-  const line = text.replace(/\s+/g, " ").trim();
+  // Discord takes no empty name: a text that shows as nothing is an ellipsis.
+  const line = withoutControls(text).replace(/\s+/g, " ").trim() || "…";
   return line.length <= max ? line : `${line.slice(0, max - 1).replace(/[\ud800-\udbff]$/, "")}…`;
 }
 

@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import type { Program } from "../../../scripts/test/program.ts";
-import type { FakeMessage } from "./fake-discord.ts";
+import { type FakeMessage, startFakeDiscord } from "./fake-discord.ts";
 import type { At } from "./state.ts";
 import { startWorld, type World } from "./world.ts";
 
@@ -22,7 +22,7 @@ afterAll(() => world.close());
 afterEach(() => expect(world.discord.problems.splice(0)).toEqual([]));
 
 async function startDeployed(): Promise<Program> {
-  expect((await world.runBot("deploy")).printed).toMatch(/\+ \/steer[\s\S]*Discord has these commands everywhere now/);
+  expect((await world.runBot(["deploy"])).printed).toMatch(/\+ \/steer[\s\S]*Discord has these commands everywhere now/);
   return world.startBot();
 }
 
@@ -360,9 +360,48 @@ describe("whatever happens", () => {
 
 describe("npm run bot", () => {
   it("deploys nothing that is there already, and tells what is wrong with its settings", async () => {
-    expect((await world.runBot("deploy")).printed).toMatch(/= \/steer[\s\S]*has these commands everywhere already/);
-    const wrong = await world.runBot("dance");
+    expect((await world.runBot(["deploy"])).printed).toMatch(/= \/steer[\s\S]*has these commands everywhere already/);
+    const wrong = await world.runBot(["dance"]);
     expect([wrong.code, wrong.printed]).toEqual([1, expect.stringMatching(/There is no "dance"/)]);
-    expect((await world.runBot("--help")).printed).toContain("DISCORD_TOKEN");
+    expect((await world.runBot(["--help"])).printed).toContain("DISCORD_TOKEN");
+  });
+
+  it.each([
+    ["no token", { DISCORD_TOKEN: "" }, /DISCORD_TOKEN is not set: copy it from the Bot page/],
+    [
+      "a token that Discord does not take",
+      { DISCORD_TOKEN: "bm9ib2R5.fake.token" },
+      /Discord does not take DISCORD_TOKEN|could not log in to Discord/,
+    ],
+    ["no service key", { TILLER_SERVICE_KEY: "" }, /TILLER_SERVICE_KEY is not set: npm start -- --bot-key makes one/],
+    ["a key that is no service key", { TILLER_SERVICE_KEY: `sk-til-${"x".repeat(43)}` }, /does not take the bot: The API key is not valid/],
+    ["no Tiller", { TILLER_URL: "http://127.0.0.1:1" }, /does not take the bot: The steering service does not answer/],
+  ])("with %s ends with a sentence", async (_, env, words) => {
+    const { code, printed } = await world.runBot([], env);
+    expect([code, printed]).toEqual([1, expect.stringMatching(words)]);
+    expect(printed).not.toMatch(/sk-til-|fake\.token| {4}at /);
+  });
+
+  it("says which switch is missing where Discord does not let it read messages, and runs without", async () => {
+    const strict = await startFakeDiscord({ allowMessageContent: false });
+    try {
+      const env = { DISCORD_API: strict.api, DISCORD_TOKEN: strict.token };
+      const refused = await world.runBot([], env);
+      expect([refused.code, refused.printed]).toEqual([1, expect.stringMatching(/Message Content Intent .* --no-messages/)]);
+      const allowed = await world.startBot(["--no-messages"], env);
+      expect(await allowed.stop("SIGINT")).toBe(0);
+    } finally {
+      await strict.close();
+    }
+  });
+});
+
+describe("when the service does not answer", () => {
+  it("a person reads so, with an id to report", async () => {
+    await world.stopEdge();
+    const message = await world.discord.command("steer", STEER, place()).until(isTold);
+    expect(message.content).toMatch(/does not answer at the moment. Try again in a minute.\n-# request \d+/);
+    const typed = world.discord.suggest("steer", { feature: "hap" }, "feature", place());
+    expect(await typed.when(() => typed.choices, "choices")).toEqual([]);
   });
 });

@@ -14,7 +14,7 @@ const STYLES = ["#5865f2", "#5865f2", "#4e5058", "#248046", "#da373c", "#4e5058"
 
 const world = await startWorld();
 try {
-  await world.runBot("deploy");
+  await world.runBot(["deploy"]);
   await world.startBot();
   const at = { user: world.discord.user("ada"), channel: world.discord.channel({ guild: world.discord.guild() }) };
   const options = { prompt: "One day a little girl", feature: "3-tales-directions/0", strength: 11, tokens: 48, seed: 7, temperature: 0.6 };

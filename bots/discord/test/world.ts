@@ -18,11 +18,15 @@ export interface World {
   /** The model that is served. */
   readonly model: string;
   /** Starts the bot and waits until it is connected. */
-  startBot(...args: string[]): Promise<Program>;
-  /** Runs the bot's command line to its end. */
-  runBot(...args: string[]): Promise<{ readonly code: number | string; readonly printed: string }>;
+  startBot(args?: readonly string[], env?: Readonly<Record<string, string>>): Promise<Program>;
+  /** Runs the bot's command line to its end. @param env settings other than this world's. */
+  runBot(
+    args: readonly string[],
+    env?: Readonly<Record<string, string>>,
+  ): Promise<{ readonly code: number | string; readonly printed: string }>;
   /** A call with the administrator's secret. */
   admin(path: string, body: object): Promise<Record<string, unknown>>;
+  stopEdge(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -48,28 +52,35 @@ export async function startWorld(): Promise<World> {
   };
   const { key } = await admin("/api/admin/service-key/new", { name: "bot of the tests" });
   const programs: Program[] = [];
-  const run = (args: readonly string[]): Program => {
-    const env = { DISCORD_TOKEN: discord.token, DISCORD_API: discord.api, TILLER_SERVICE_KEY: String(key), TILLER_URL: edge.url };
+  const run = (args: readonly string[], changes: Readonly<Record<string, string>> = {}): Program => {
+    const env = {
+      DISCORD_TOKEN: discord.token,
+      DISCORD_API: discord.api,
+      TILLER_SERVICE_KEY: String(key),
+      TILLER_URL: edge.url,
+      ...changes,
+    };
     const program = new Program([path.join(ROOT, "bots", "discord", "main.ts"), ...args], env);
     programs.push(program);
     return program;
   };
   return {
     ...{ discord, url: edge.url, model: "tiller-tales", admin },
-    async startBot(...args) {
-      const program = run(args);
+    async startBot(args = [], env = {}) {
+      const program = run(args, env);
       await program.prints(/is connected/);
       return program;
     },
-    async runBot(...args) {
-      const program = run(args);
+    async runBot(args, env) {
+      const program = run(args, env);
       const code = await program.exited;
       return { code, printed: program.stdout + program.stderr };
     },
+    stopEdge: () => edge.close(),
     async close() {
       for (const program of programs) program.child.kill("SIGKILL");
       await discord.close();
-      await edge.close();
+      await edge.close().catch(() => undefined);
       await engine.stop();
       await rm(state, { recursive: true, force: true });
     },
