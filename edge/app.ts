@@ -40,6 +40,7 @@ import { mountPeople } from "./routes/people.ts";
 import { mountPresets } from "./routes/presets.ts";
 import { mountReadings } from "./routes/read.ts";
 import { mountShares } from "./routes/shares.ts";
+import { mountSignIn } from "./routes/sign-in.tsx";
 import { mountSteer } from "./routes/steer.ts";
 import { mountSteerChat } from "./routes/steer-chat.ts";
 import { mountSteerLoad } from "./routes/steer-load.ts";
@@ -104,8 +105,9 @@ export function newApp(config: Config): OpenAPIHono<App> {
   const app = new OpenAPIHono<App>({ strict: false });
   app.onError(answerError);
   app.use(requestId({ limitLength: 64 }));
-  // Browsers of other sites may call the API, hence no resource policy; what a page may do is said by its content policy.
-  app.use(secureHeaders({ crossOriginResourcePolicy: false, xFrameOptions: false, referrerPolicy: "no-referrer" }));
+  // Browsers of other sites may call the API, hence no resource policy; what a page may do is said by its content policy. Other sites learn
+  // no address of ours; our own forms say where they come from.
+  app.use(secureHeaders({ crossOriginResourcePolicy: false, xFrameOptions: false, referrerPolicy: "same-origin" }));
   app.use(async (c, next) => {
     await next();
     const { headers } = c.res;
@@ -133,7 +135,7 @@ export function newApp(config: Config): OpenAPIHono<App> {
   const [small, large] = [limited(LIMITS.bodyBytes), limited(LIMITS.uploadBytes)];
   app.use("/api/*", (c, next) => (UPLOADS.test(c.req.path) ? large : small)(c, next));
   app.use("/internal/*", large);
-  app.use("/discord/*", small);
+  for (const path of ["/discord/*", "/account/*", "/link/*"]) app.use(path, small);
   const gate = newGate(config);
   app.use("/api/*", idempotent(config, gate));
   app.use(methodNotAllowed({ app, onMethodNotAllowed: refuseMethod }));
@@ -179,6 +181,7 @@ export function newApp(config: Config): OpenAPIHono<App> {
   mountInternal(room);
   mountPeople(room);
   mountDiscord(room);
+  mountSignIn(room);
   mountHealth(room);
   mountPages(room);
   mountDocs(room);

@@ -9,7 +9,8 @@ import { LIMITS, WINDOW_MS, WINDOW_NAME } from "./limits.ts";
 import type { Quota, QuotaState, RateLimiter } from "./rate-limit.ts";
 
 /** Places for calls that generate. */
-export const steerQuotaOf = (limiter: RateLimiter, caller: Caller): Quota => limiter.quotaOf(caller.identifier, caller.steersPerHour);
+export const steerQuotaOf = (limiter: RateLimiter, caller: Pick<Caller, "identifier" | "steersPerHour">): Quota =>
+  limiter.quotaOf(caller.identifier, caller.steersPerHour);
 
 /** Places for calls that read texts. They are counted by themselves: who looks around does not use up steers. */
 export const readingQuotaOf = (limiter: RateLimiter, caller: Caller): Quota =>

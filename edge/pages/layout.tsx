@@ -34,6 +34,7 @@ export const Layout = ({ title, preview, embed, children }: LayoutProps) => (
       {embed ? null : (
         <header>
           <a href="/">Tiller</a>
+          <a href="/account">Account</a>
         </header>
       )}
       <main>{children}</main>

@@ -15,9 +15,10 @@ import { ListPage } from "../pages/list.tsx";
 import { MissingPage, nameOfSteer, SharePage } from "../pages/share.tsx";
 import { nameOfTest, TestPage } from "../pages/test.tsx";
 import { VectorPage } from "../pages/vector.tsx";
+import { signedIn } from "../people/session.ts";
 import { readingQuotaOf, withQuota } from "../quota.ts";
 import { identify, originOf } from "../route.ts";
-import { NOBODY } from "../share/store.ts";
+import { type Asker, NOBODY } from "../share/store.ts";
 import type { SavedSteer } from "../steer/save.ts";
 import { keyOf, vectorPoint } from "../vectors/store.ts";
 import { mountOEmbed, oembedUrl } from "./oembed.ts";
@@ -43,6 +44,8 @@ export function mountPages(room: Room): void {
     const url = `${originOf(room, c)}${c.req.path.replace(/\/$/, "")}`;
     return { url, description: description.slice(0, DESCRIPTION_CHARS), oembed: oembedUrl(originOf(room, c), url) };
   };
+  /** Whose private things are on a page too. */
+  const visitor = async (c: Context<App>): Promise<Asker> => ({ userId: await signedIn(room, c), admin: false });
   const missing = (c: Context<App>, what: string) => c.html(DOCTYPE + <MissingPage what={what} />, 404);
 
   app.get("/", async (c) => {
@@ -57,13 +60,13 @@ export function mountPages(room: Room): void {
   });
 
   app.get("/steer/:id", async (c) => {
-    const saved = await steers.find(c.req.param("id"), NOBODY);
+    const saved = await steers.find(c.req.param("id"), await visitor(c));
     if (saved === undefined) return missing(c, "steer");
     return c.html(DOCTYPE + <SharePage steer={saved} preview={previewOf(c, summaryOf(saved))} embed={embedded(c)} />);
   });
 
   app.get("/test/:id", async (c) => {
-    const test = await shares.test(c.req.param("id"), NOBODY);
+    const test = await shares.test(c.req.param("id"), await visitor(c));
     if (test === undefined) return missing(c, "activation test");
     const text = test.test.results.map(({ tokens }) => tokens.join("")).join(" ");
     return c.html(DOCTYPE + <TestPage test={test} preview={previewOf(c, text)} embed={embedded(c)} />);
@@ -80,8 +83,7 @@ export function mountPages(room: Room): void {
     const at = { modelId: c.req.param("model"), source: c.req.param("source"), index: Number(c.req.param("index")) };
     const origin = originOf(room, c);
     if (vectorPoint(at.source) !== undefined) {
-      // Nobody is signed in to a page: private vectors are on none.
-      const vector = (await vectors.find([at], undefined)).get(keyOf(at));
+      const vector = (await vectors.find([at], (await visitor(c)).userId)).get(keyOf(at));
       if (vector === undefined) return missing(c, "vector");
       const preview = previewOf(c, vector.description || `A steering vector for ${vector.model_id}.`);
       return c.html(DOCTYPE + <VectorPage vector={vector} origin={origin} preview={preview} embed={embedded(c)} />);

@@ -34,7 +34,7 @@ export interface Asker {
 /** An id that is not there may be on its way from another isolate: it is looked for once more after this long. */
 export const LOOK_AGAIN_MS = 150;
 
-/** For whom nobody is signed in: a page. */
+/** Nobody is signed in: what other sites are told about a page. */
 export const NOBODY: Asker = { userId: undefined, admin: false };
 
 /** A private or expired share is there for its owner alone. */
