@@ -29,6 +29,8 @@ export interface LocalEdge {
   readonly db: D1Database;
   /** Migrations applied by this start. */
   readonly migrated: readonly string[];
+  /** Runs the cron now, and not only each minute. */
+  cron(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -79,12 +81,12 @@ export async function startEdge(settings: EdgeSettings): Promise<LocalEdge> {
     const url = (await miniflare.unsafeGetDirectURL(NAME)).origin;
     const db = (await miniflare.getD1Database("DB")) as unknown as D1Database;
     const migrated = await applyMigrations(db, path.join(ROOT, "migrations"));
-    const stopCron = await startCron(miniflare);
+    const cron = await startCron(miniflare);
     const close = async () => {
-      await stopCron();
+      await cron.stop();
       await miniflare.dispose();
     };
-    return { url, db, migrated, close };
+    return { url, db, migrated, cron: cron.run, close };
   } catch (error) {
     await miniflare.dispose().catch(() => undefined);
     throw error;
@@ -92,7 +94,7 @@ export async function startEdge(settings: EdgeSettings): Promise<LocalEdge> {
 }
 
 /** Miniflare has no clock for crons: at once and every minute, as wrangler.toml asks. After a crash it is what makes jobs go on. */
-async function startCron(miniflare: Miniflare): Promise<() => Promise<void>> {
+async function startCron(miniflare: Miniflare): Promise<{ run(): Promise<void>; stop(): Promise<void> }> {
   const worker = await miniflare.getWorker(NAME);
   const run = async () => {
     const { outcome } = await worker.scheduled({ cron: "* * * * *" });
@@ -103,9 +105,12 @@ async function startCron(miniflare: Miniflare): Promise<() => Promise<void>> {
   const timer = setInterval(() => {
     running = running.then(run).catch((error: Error) => console.error(`The edge's cron failed: ${error.message}`));
   }, MINUTE_MS);
-  return () => {
-    clearInterval(timer);
-    return running;
+  return {
+    run,
+    stop() {
+      clearInterval(timer);
+      return running;
+    },
   };
 }
 

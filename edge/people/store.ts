@@ -1,6 +1,5 @@
 // People of other services in D1: found or made at first use, connected with an account, signed in.
-import { and, eq, gt, lt, sql } from "drizzle-orm";
-import type { BatchItem } from "drizzle-orm/batch";
+import { and, eq, gt, lt } from "drizzle-orm";
 import { newId } from "../../shared/ids.ts";
 import { hashApiKey } from "../../shared/keys.ts";
 import type { Config } from "../config.ts";
@@ -97,31 +96,26 @@ export function newPeople({ db }: Pick<Config, "db">): People {
       return row;
     },
     async useLink(code, userId) {
-      const good = await goodCode(code);
       const [used] = await db
-        .select({ provider: linkCodes.provider, subject: linkCodes.subject, before: identities.user_id })
+        .select({ hash: linkCodes.hash, subject: linkCodes.subject, before: identities.user_id })
         .from(linkCodes)
         .innerJoin(identities, and(eq(identities.provider, linkCodes.provider), eq(identities.subject, linkCodes.subject)))
-        .where(good);
+        .where(await goodCode(code));
       if (used === undefined) return false;
-      // All or nothing, and by one of two who use the code at once: every statement but the last asks whether it is still there.
-      const still = sql`EXISTS (SELECT 1 FROM ${linkCodes} WHERE ${good})`;
-      const { provider, subject, before } = used;
+      const { hash, subject, before } = used;
       const [key] = await db.select({ id: apiKeys.id }).from(apiKeys).where(eq(apiKeys.user_id, before)).limit(1);
       // What an account with keys has is its own; a user that Discord made brings everything along.
       const moved = key !== undefined || before === userId ? [] : OWNED;
-      const statements: BatchItem<"sqlite">[] = moved.map((table) =>
-        db.run(sql`UPDATE ${sql.identifier(table)} SET user_id = ${userId} WHERE user_id = ${before} AND ${still}`),
-      );
-      const mine = and(eq(identities.provider, provider), eq(identities.subject, subject));
-      const [, gone] = await db
-        .batch([
-          db.update(identities).set({ user_id: userId }).where(and(mine, still)),
-          ...statements,
-          db.delete(linkCodes).where(good).returning({ hash: linkCodes.hash }),
-        ] as unknown as [BatchItem<"sqlite">, ...BatchItem<"sqlite">[]])
-        .then((results) => [results[0], results.at(-1)] as const);
-      return (gone as { hash: string }[]).length > 0;
+      // All or nothing, and by one of two who use the code at once: every statement but the last asks whether it is still there.
+      const still = "EXISTS (SELECT 1 FROM link_codes WHERE hash = ?)";
+      const results = await d1.batch([
+        ...moved.map((table) => d1.prepare(`UPDATE ${table} SET user_id = ? WHERE user_id = ? AND ${still}`).bind(userId, before, hash)),
+        d1
+          .prepare(`UPDATE identities SET user_id = ? WHERE provider = ? AND subject = ? AND ${still}`)
+          .bind(userId, PROVIDER, subject, hash),
+        d1.prepare("DELETE FROM link_codes WHERE hash = ?").bind(hash),
+      ]);
+      return (results.at(-1)?.meta.changes ?? 0) > 0;
     },
     async disconnect(userId) {
       await db.delete(identities).where(eq(identities.user_id, userId));

@@ -132,15 +132,16 @@ export function mountSignIn(room: Room): void {
     const code = c.req.param("code");
     const link = await people.findLink(code);
     if (link === undefined) return page(c, <PlainPage {...OLD_LINK} />, 404);
-    let userId = await signedIn(room, c);
+    const known = await signedIn(room, c);
+    let userId: string;
     try {
-      userId ??= await userOfKey(c, (await c.req.parseBody()).key);
+      userId = known ?? (await userOfKey(c, (await c.req.parseBody()).key));
     } catch (thrown) {
       const error = failure(c, thrown);
       return page(c, <LinkPage code={code} name={link.name} account={undefined} failed={error.message} />, error.status);
     }
     if (!(await people.useLink(code, userId))) return page(c, <PlainPage {...OLD_LINK} />, 404);
-    await signIn(room, c, userId);
+    if (known === undefined) await signIn(room, c, userId);
     const text = `${link.name} of Discord is you from now on: the bot knows it within ten seconds.`;
     return page(c, <PlainPage title="Connected" text={text} />);
   });

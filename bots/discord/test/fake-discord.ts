@@ -21,6 +21,7 @@ export interface FakeDiscord {
   /** What DISCORD_API is set to. */
   readonly api: string;
   readonly token: string;
+  readonly clientSecret: string;
   readonly applicationId: string;
   /** Hex. */
   readonly publicKey: string;
@@ -46,6 +47,8 @@ export interface FakeDiscord {
   select(message: FakeMessage, values: readonly string[], at: At): Handle;
   submit(opened: Handle, values: Readonly<Record<string, string>>, at: At): Handle;
   redeliver(handle: Handle): void;
+  /** A person is sent to `authorizeUrl` and agrees. @returns where their browser goes next. */
+  authorize(user: FakeUser, authorizeUrl: string): string;
   /** A person writes. */
   say(user: FakeUser, channel: FakeChannel, content: string): string;
   messages(channelId: string): FakeMessage[];
@@ -60,11 +63,12 @@ const LETTERS: Readonly<Record<string, number>> = { string: 3, number: 10, boole
 export async function startFakeDiscord({ allowMessageContent = true } = {}): Promise<FakeDiscord> {
   const applicationId = snowflake();
   const bot = { id: applicationId, username: "tiller", discriminator: "0", global_name: null, avatar: null, bot: true };
+  const clientSecret = "the-secret-of-the-application";
   const token = `${Buffer.from(applicationId).toString("base64url")}.fake.token`;
   const { publicKey, privateKey } = generateKeyPairSync("ed25519");
   const problems: string[] = [];
   let origin = "";
-  const rest = new Rest({ token, applicationId, bot, check: newCheck(), problems, origin: () => origin });
+  const rest = new Rest({ token, clientSecret, applicationId, bot, check: newCheck(), problems, origin: () => origin });
   const server = createServer((request, response) => {
     void rest.answer(request as IncomingMessage, response as ServerResponse).catch((error: Error) => {
       problems.push(`the fake failed: ${error.stack}`);
@@ -185,7 +189,7 @@ export async function startFakeDiscord({ allowMessageContent = true } = {}): Pro
   }
 
   return {
-    ...{ api: `${origin}/api`, token, applicationId, problems, calls: rest.calls, gateway, rest },
+    ...{ api: `${origin}/api`, token, clientSecret, applicationId, problems, calls: rest.calls, gateway, rest },
     publicKey: (publicKey.export({ type: "spki", format: "der" }) as Buffer).subarray(-32).toString("hex"),
     user: (name) => ({ id: snowflake(), username: name, global_name: name }),
     guild: snowflake,
@@ -212,6 +216,15 @@ export async function startFakeDiscord({ allowMessageContent = true } = {}): Pro
       if (opened.modal === undefined) throw new Error("no modal was opened");
       const components = Object.entries(values).map(([custom_id, value]) => ({ type: 1, components: [{ type: 4, custom_id, value }] }));
       return dispatch(make(5, { custom_id: opened.modal.custom_id, components }, at));
+    },
+    authorize(user, authorizeUrl) {
+      const { pathname, searchParams } = new URL(authorizeUrl);
+      const { client_id, response_type, scope, redirect_uri = "", state = "" } = Object.fromEntries(searchParams);
+      if (pathname !== "/oauth2/authorize" || client_id !== applicationId || response_type !== "code" || scope !== "identify")
+        throw new Error(`Discord would not show ${authorizeUrl}`);
+      const code = snowflake();
+      rest.codes.set(code, { user, redirectUri: redirect_uri });
+      return `${redirect_uri}?${new URLSearchParams({ code, state })}`;
     },
     redeliver: (handle) => gateway.dispatch("INTERACTION_CREATE", handle.payload),
     say: (user, channel, content) => rest.say(user, channel, content),

@@ -19,6 +19,7 @@ export interface Call {
 }
 interface Options {
   readonly token: string;
+  readonly clientSecret: string;
   readonly applicationId: string;
   readonly bot: { readonly id: string; readonly username: string };
   readonly check: Check;
@@ -40,11 +41,15 @@ export class Rest {
   readonly origins = new Map<string, FakeMessage>();
   readonly channels = new Map<string, FakeChannel>();
   readonly files = new Map<string, File>();
+  /** Of people who let the application know who they are: good once. */
+  readonly codes = new Map<string, { readonly user: FakeUser; readonly redirectUri: string }>();
   readonly calls: Call[] = [];
   messages: FakeMessage[] = [];
   commands: Registered[] = [];
   gateway: FakeGateway | undefined;
   private readonly options: Options;
+  /** By their token. */
+  private readonly signedIn = new Map<string, FakeUser>();
   private readonly limits: { readonly route: RegExp; readonly seconds: number }[] = [];
   private readonly failures: { readonly route: RegExp; readonly answer: Answer }[] = [];
 
@@ -148,6 +153,9 @@ export class Rest {
     }
     const webhook = at(/^(\w+) \/webhooks\/(\d+)\/([^/]+)(\/messages\/@original)?$/);
     if (webhook !== null) return this.webhook(webhook[1] as string, webhook[3] as string, webhook[4] !== undefined, body, files);
+    if (at(/^POST \/api\/oauth2\/token$/)) return this.exchange(body as Readonly<Record<string, string>>);
+    const signedIn = at(/^GET \/users\/@me$/) && this.signedIn.get((authorization ?? "").replace(/^Bearer /, ""));
+    if (signedIn) return { status: 200, body: { ...signedIn, discriminator: "0", avatar: null } };
     if (authorization !== `Bot ${token}`) return refuse(401, 0, "401: Unauthorized");
     if (at(/^GET \/gateway\/bot$/)) {
       const limit = { total: 1000, remaining: 1000, reset_after: 0, max_concurrency: 1 };
@@ -176,6 +184,19 @@ export class Rest {
     if (channel !== null) return this.inChannel(method, channel[2] as string, channel[3] as string, body, files);
     problems.push(`${method} ${path} is not known here`);
     return refuse(404, 0, "404: Not Found");
+  }
+
+  /** Gives a token for a code: https://discord.com/developers/docs/topics/oauth2#authorization-code-grant */
+  private exchange(form: Readonly<Record<string, string>>): Answer {
+    const { applicationId, clientSecret } = this.options;
+    if (form.client_id !== applicationId || form.client_secret !== clientSecret) return { status: 401, body: { error: "invalid_client" } };
+    const granted = this.codes.get(form.code ?? "");
+    if (granted === undefined || form.grant_type !== "authorization_code" || form.redirect_uri !== granted.redirectUri)
+      return { status: 400, body: { error: "invalid_grant" } };
+    this.codes.delete(form.code as string);
+    const access_token = snowflake();
+    this.signedIn.set(access_token, granted.user);
+    return { status: 200, body: { access_token, token_type: "Bearer", expires_in: 604_800, refresh_token: "r", scope: "identify" } };
   }
 
   /** An interaction's one answer, by REST or by the HTTP transport. */
@@ -316,6 +337,8 @@ export class Rest {
 /** A body and its files; JSON, or multipart with the JSON in payload_json. */
 async function parse(bytes: Buffer, type: string): Promise<{ body: unknown; files: File[] }> {
   if (bytes.length === 0) return { body: undefined, files: [] };
+  if (type.startsWith("application/x-www-form-urlencoded"))
+    return { body: Object.fromEntries(new URLSearchParams(bytes.toString("utf8"))), files: [] };
   if (!type.startsWith("multipart/")) return { body: JSON.parse(bytes.toString("utf8")), files: [] };
   const form = await new Response(new Uint8Array(bytes), { headers: { "content-type": type } }).formData();
   const files: File[] = [];

@@ -24,6 +24,10 @@ export interface World {
     args: readonly string[],
     env?: Readonly<Record<string, string>>,
   ): Promise<{ readonly code: number | string; readonly printed: string }>;
+  /** A call with the bot's own key. */
+  service(path: string, body: object): Promise<Record<string, unknown>>;
+  /** Runs the edge's cron. */
+  cron(): Promise<void>;
   /** A call with the administrator's secret. */
   admin(path: string, body: object): Promise<Record<string, unknown>>;
   stopEdge(): Promise<void>;
@@ -39,17 +43,19 @@ export async function startWorld(): Promise<World> {
     ...{
       DISCORD_APPLICATION_ID: discord.applicationId,
       DISCORD_PUBLIC_KEY: discord.publicKey,
+      DISCORD_CLIENT_SECRET: discord.clientSecret,
       DISCORD_TOKEN: discord.token,
       DISCORD_API: discord.api,
     },
   };
   const edge = await startEdge({ port: 0, state, engine: { url: engine.url, token: TOKEN }, bindings });
-  const admin = async (address: string, body: object): Promise<Record<string, unknown>> => {
-    const headers = { "content-type": "application/json", "x-admin-secret": ADMIN };
+  const call = async (address: string, body: object, secret: Readonly<Record<string, string>>): Promise<Record<string, unknown>> => {
+    const headers = { "content-type": "application/json", ...secret };
     const response = await fetch(edge.url + address, { method: "POST", headers, body: JSON.stringify(body) });
     if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);
     return (await response.json()) as Record<string, unknown>;
   };
+  const admin = (address: string, body: object) => call(address, body, { "x-admin-secret": ADMIN });
   const { key } = await admin("/api/admin/service-key/new", { name: "bot of the tests" });
   const programs: Program[] = [];
   const run = (args: readonly string[], changes: Readonly<Record<string, string>> = {}): Program => {
@@ -65,7 +71,8 @@ export async function startWorld(): Promise<World> {
     return program;
   };
   return {
-    ...{ discord, url: edge.url, model: "tiller-tales", admin },
+    ...{ discord, url: edge.url, model: "tiller-tales", admin, cron: edge.cron },
+    service: (address, body) => call(address, body, { "x-api-key": String(key) }),
     async startBot(args = [], env = {}) {
       const program = run(args, env);
       await program.prints(/is connected/);
