@@ -20,6 +20,18 @@ it("reads the engines, their secrets and the rest", () => {
   expect(publicUrl).toBe("https://tiller.example");
 });
 
+const KEY = "ab".repeat(32);
+
+it("reads the Discord application, of which all but the id may be left out", () => {
+  expect(parse({}).discord).toBeUndefined();
+  const more = { publicKey: undefined, clientSecret: undefined, token: undefined, api: "https://discord.com/api" };
+  expect(parse({ DISCORD_APPLICATION_ID: "1234567890" }).discord).toEqual({ ...more, applicationId: "1234567890" });
+  const all = { DISCORD_PUBLIC_KEY: KEY, DISCORD_CLIENT_SECRET: "s", DISCORD_TOKEN: "t", DISCORD_API: "http://127.0.0.1:1/api/" };
+  expect(parse({ DISCORD_APPLICATION_ID: "1234567890", ...all }).discord).toEqual({
+    ...{ applicationId: "1234567890", publicKey: KEY, clientSecret: "s", token: "t", api: "http://127.0.0.1:1/api" },
+  });
+});
+
 describe("a wrong setting is named with what it should be", () => {
   it.each<[string, Record<string, unknown>, RegExp]>([
     ["no engines", { ENGINES: undefined }, /^ENGINES must be a JSON list such as .*missing/],
@@ -31,6 +43,10 @@ describe("a wrong setting is named with what it should be", () => {
     ["a secret that is not set", { ENGINES: '[{"models":"*","url":"http://x.example","token":"MISSING"}]' }, /secret MISSING.*not set/],
     ["half of Upstash", { UPSTASH_REDIS_REST_URL: "https://redis.example" }, /belong together/],
     ["an address that is none", { PUBLIC_URL: "tiller" }, /^PUBLIC_URL must be an http/],
+    ["half of Discord", { DISCORD_TOKEN: "t" }, /^DISCORD_TOKEN needs DISCORD_APPLICATION_ID/],
+    ["an application that is no id", { DISCORD_APPLICATION_ID: "tiller" }, /^DISCORD_APPLICATION_ID must be .*digits/],
+    ["a key of another length", { DISCORD_APPLICATION_ID: "12345", DISCORD_PUBLIC_KEY: "ab" }, /^DISCORD_PUBLIC_KEY .*64 hex digits/],
+    ["a Discord that all could read", { DISCORD_APPLICATION_ID: "12345", DISCORD_API: "http://discord.example" }, /^DISCORD_API .*https/],
     ["a missing binding", { DB: undefined }, /binding DB is missing/],
   ])("%s", (_, changes, words) => {
     expect(() => parse(changes)).toThrow(words);

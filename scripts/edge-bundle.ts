@@ -8,9 +8,13 @@ import path from "node:path";
 export const ROOT = path.dirname(import.meta.dirname);
 const CACHE = path.join(ROOT, ".tiller", "edge");
 /** Everything that can change the bundle; edge/assets is read at run time. */
-const SOURCES = ["edge", "shared", "wrangler.toml", ".dev.vars", "package-lock.json", "scripts/edge-options.ts"];
+const SOURCES = ["edge", "shared", "bots/discord", "wrangler.toml", ".dev.vars", "package-lock.json", "scripts/edge-options.ts"];
 const NOT_BUNDLED = /\.test\.ts$|(^|\/)(assets|test)\/|\.cases\.json$/;
 const KEPT = 3;
+
+/** Whether a change of this file, a path from the root, makes another bundle. */
+export const isSource = (file: string): boolean =>
+  SOURCES.some((source) => file === source || file.startsWith(`${source}/`)) && !NOT_BUNDLED.test(file);
 
 /** wrangler asks no one and tells no one: no metrics, no update check, no lookup of where this machine is. */
 export const QUIET = {

@@ -14,7 +14,8 @@ export function newAttachmentReader(api: string): (url: string) => Promise<Uint8
     const url = new URL(address);
     if (!isOwn(url) && !(url.protocol === "https:" && HOSTS.has(url.hostname)))
       throw refusal("This file is not at Discord: attach it to the command.");
-    const response = await fetch(url, { redirect: "error", signal: AbortSignal.timeout(TIMEOUT_MS) });
+    // A redirect is no success, and is not followed. (A Worker knows no `redirect: "error"`.)
+    const response = await fetch(url, { redirect: "manual", signal: AbortSignal.timeout(TIMEOUT_MS) });
     if (!response.ok || response.body === null) throw refusal("Discord no longer has this file: attach it again.");
     const chunks: Uint8Array[] = [];
     let size = 0;

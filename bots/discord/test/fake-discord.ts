@@ -42,6 +42,7 @@ export interface FakeDiscord {
   /** The HTTP transport's answer. */
   accept(handle: Handle, answer: unknown): void;
   suggest(name: string, options: Values | Record<string, Values>, focused: string, at: At): Handle;
+  suggestRequest(name: string, options: Values | Record<string, Values>, focused: string, at: At): Signed;
   press(message: FakeMessage, label: string, at: At): Handle;
   pressRequest(message: FakeMessage, label: string, at: At): Signed;
   select(message: FakeMessage, values: readonly string[], at: At): Handle;
@@ -204,6 +205,7 @@ export async function startFakeDiscord({ allowMessageContent = true } = {}): Pro
     sign: signBody,
     accept: (handle, answer) => rest.callback(handle, answer, []),
     suggest: (name, options, focused, at) => dispatch(make(4, commandData(name, options, focused), at)),
+    suggestRequest: (name, options, focused, at) => signed(make(4, commandData(name, options, focused), at)),
     press: (message, label, at) => dispatch(make(3, pressData(message, label), at, message)),
     pressRequest: (message, label, at) => signed(make(3, pressData(message, label), at, message)),
     select(message, values, at) {

@@ -73,10 +73,19 @@ describe("an interaction", () => {
       "a failure, with what to do instead",
       "steer",
       { ...STEER, feature: `${SOURCE}/100000` },
-      (handle: Handle) => handle.until(({ content }) => /request \d+/.test(content)),
+      (handle: Handle) => handle.until(({ content }) => /request \S+/.test(content)),
     ],
   ])("answers: %s", async (_, name, options, told) => {
     await told(await deliver(world.discord.request(name, options, place())));
+  });
+
+  it("opens a form, and suggests while somebody types", async () => {
+    const form = await deliver(world.discord.request("vector", { new: { name: "Pasted", layer: 3 } }, place()));
+    expect([form.acknowledged, form.modal?.components.length]).toEqual([9, expect.any(Number)]);
+    const typed = await deliver(world.discord.suggestRequest("steer", { feature: "hap" }, "feature", place()));
+    expect([typed.acknowledged, typed.choices?.length]).toEqual([8, expect.any(Number)]);
+    expect(typed.choices?.every(({ name }) => /hap/i.test(name))).toBe(true);
+    expect(typed.choices).not.toEqual([]);
   });
 
   it("keeps one person's quota whatever transport they come by", async () => {
@@ -170,9 +179,9 @@ describe("signing in with Discord", () => {
 
   it("shows a person the vectors that they made there", async () => {
     const at = place();
-    const values = Array.from({ length: 256 }, (_, i) => (i % 7) - 3).join(" ");
-    const opened = await deliver(world.discord.request("vector", { new: { name: "My own", layer: 3, values } }, at));
-    await opened.until((message) => JSON.stringify(message).includes("My own"));
+    const file = new File([JSON.stringify(Array.from({ length: 256 }, (_, i) => (i % 7) - 3))], "mine.json");
+    const made = await deliver(world.discord.request("vector", { new: { name: "My own", layer: 3, file } }, at));
+    await made.until((message) => JSON.stringify(message).includes("My own"));
     expect(await (await go(`${world.url}/account`)).text()).toContain("Sign in with Discord");
     const { at: authorizeUrl, cookie } = await begin();
     const back = await go(world.discord.authorize(at.user, authorizeUrl), cookie);
