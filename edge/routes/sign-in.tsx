@@ -40,7 +40,13 @@ export function mountSignIn(room: Room): void {
     identify(room, c).then((visitor) =>
       withQuota(lookupQuotaOf(limiter, visitor), c, c.req.path, async () => {
         const headers = { "x-api-key": typeof key === "string" ? key : "" };
-        const caller = await room.gate.identify(new Request(c.req.url, { headers }), (work) => c.executionCtx.waitUntil(work));
+        const request = new Request(c.req.url, { headers });
+        const caller = await room.gate
+          .identify(request, (work) => c.executionCtx.waitUntil(work))
+          .catch((error: unknown) => {
+            if (error instanceof TillerError && error.code === "unauthorized") throw new TillerError("unauthorized", WRONG_KEY);
+            throw error;
+          });
         if (caller.service) throw new TillerError("forbidden", "This is the key of a bot: nobody signs in with it.");
         return requireUser(caller).userId;
       }),
@@ -172,6 +178,7 @@ export function mountSignIn(room: Room): void {
   });
 }
 
+const WRONG_KEY = "This API key is unknown or was revoked: copy all of it, from sk-til- on.";
 const OLD_LINK = {
   title: "This address is used up",
   text: "It works once, for ten minutes: send /link to the bot for another one.",
