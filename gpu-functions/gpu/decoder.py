@@ -1,0 +1,156 @@
+"""The hooked decoder: one forward for every family, over a KV cache of slots, with the edits of each slot at every boundary.
+
+Boundary b of the residual stream lies before layer b; boundary `layers` lies after the last. Everything is a function of tensors of
+fixed shapes, so that one call can be captured as a CUDA graph; nothing here waits for the device.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .config import Rope, Spec
+from .edits import Tables
+from .weights import Layer, Linear, Norm, Weights, load
+
+
+class Decoder:
+    """
+    @param slots how many conversations the cache holds.
+    @param context positions of each; the model's own context when it is shorter.
+    """
+
+    def __init__(self, spec: Spec, weights: Weights, slots: int, context: int | None = None):
+        self.spec, self.weights = spec, weights
+        self.context = min(context or spec.context, spec.context)
+        like = weights.embedding
+        self.keys, self.values = (
+            like.new_zeros(spec.layers, slots, self.context, spec.kv_heads, spec.head_dim) for _ in range(2)
+        )
+        self.cos, self.sin = (None, None) if spec.rope is None else rope_tables(spec.rope, spec.head_dim, self.context, like.device)
+        self.tables = Tables(slots, spec.layers + 1, spec.width, like.device)
+
+    @classmethod
+    def from_directory(cls, directory: Path, device: str, dtype: torch.dtype, slots: int, context: int | None = None) -> "Decoder":
+        return cls(*load(directory, torch.device(device), dtype), slots, context)
+
+    @torch.inference_mode()
+    def forward(self, ids: Tensor, positions: Tensor, slots: Tensor, limit: int, captured: list[Tensor] | None = None) -> Tensor:
+        """
+        Runs T tokens of each of B rows, and keeps their keys and values.
+
+        @param ids [B, T]; positions [B, T], absolute; slots [B], the row's place in cache and tables.
+        @param limit no position is as large: so much of the cache is read.
+        @param captured gets every boundary after its edits, [B, T, width] each.
+        @returns logits [B, T, vocab] in float32.
+        """
+        spec, w = self.spec, self.weights
+        x = w.embedding[ids]
+        if spec.embedding_scale is not None:
+            # Rounded to the type of the arithmetic, as in transformers.
+            x = x * torch.tensor(spec.embedding_scale, dtype=x.dtype, device=x.device)
+        if w.positions is not None:
+            x = x + w.positions[positions]
+        x = self.boundary(0, x, slots, captured)
+        for i, layer in enumerate(w.layers):
+            attended = self.attend(i, layer, self.norm(x, layer.before_attention), positions, slots, limit)
+            x = x + (attended if layer.after_attention is None else self.norm(attended, layer.after_attention))
+            added = self.mlp(layer, self.norm(x, layer.before_mlp))
+            x = x + (added if layer.after_mlp is None else self.norm(added, layer.after_mlp))
+            x = self.boundary(i + 1, x, slots, captured)
+        logits = (self.norm(x, w.last) @ w.head.T).float()
+        return logits if spec.logit_cap is None else spec.logit_cap * torch.tanh(logits / spec.logit_cap)
+
+    def boundary(self, b: int, x: Tensor, slots: Tensor, captured: list[Tensor] | None) -> Tensor:
+        x = self.tables.apply(b, x, slots)
+        if captured is not None:
+            captured.append(x)
+        return x
+
+    def norm(self, x: Tensor, norm: Norm) -> Tensor:
+        eps = self.spec.norm_eps
+        if norm.bias is not None:
+            return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, eps)
+        wide = x.float()
+        scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+        # Gemma multiplies in float32 and rounds once, the others round first: as in transformers.
+        if self.spec.gain_plus_one:
+            return (scaled * norm.weight.float()).to(x.dtype)
+        return norm.weight * scaled.to(x.dtype)
+
+    def mlp(self, layer: Layer, x: Tensor) -> Tensor:
+        hidden = linear(x, layer.up)
+        if not self.spec.gated:
+            return linear(self.activate(hidden), layer.down)
+        gate, up = hidden.chunk(2, -1)
+        return linear(self.activate(gate) * up, layer.down)
+
+    def activate(self, x: Tensor) -> Tensor:
+        return F.silu(x) if self.spec.activation == "silu" else F.gelu(x, approximate="tanh")
+
+    def attend(self, i: int, layer: Layer, x: Tensor, positions: Tensor, slots: Tensor, limit: int) -> Tensor:
+        spec = self.spec
+        (batch, length), heads, kv_heads = x.shape[:2], spec.heads, spec.kv_heads
+        split = [heads, kv_heads, kv_heads]
+        q, k, v = linear(x, layer.qkv).view(batch, length, sum(split), spec.head_dim).split(split, 2)
+        if layer.query_norm is not None and layer.key_norm is not None:
+            q, k = self.norm(q, layer.query_norm), self.norm(k, layer.key_norm)
+        if self.cos is not None and self.sin is not None:
+            cos, sin = self.cos[positions].unsqueeze(2), self.sin[positions].unsqueeze(2)
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        at = (slots.unsqueeze(1).expand_as(positions), positions)
+        self.keys[i].index_put_(at, k)
+        self.values[i].index_put_(at, v)
+        keys, values = (cache[i][slots, :limit] for cache in (self.keys, self.values))
+        # [B, kv_heads, heads of each, T, limit]: a key's head serves several queries' heads.
+        q = q.view(batch, length, kv_heads, heads // kv_heads, spec.head_dim)
+        scores = torch.einsum("btghd,bsgd->bghts", q, keys).float() * spec.scales[i]
+        if spec.score_cap is not None:
+            scores = spec.score_cap * torch.tanh(scores / spec.score_cap)
+        seen = torch.arange(limit, device=x.device)
+        visible = seen <= positions.unsqueeze(-1)
+        window = spec.windows[i]
+        if window is not None:
+            visible &= seen > positions.unsqueeze(-1) - window
+        scores = scores.masked_fill(~visible[:, None, None], float("-inf"))
+        attended = torch.einsum("bghts,bsgd->btghd", scores.softmax(-1).to(x.dtype), values)
+        return linear(attended.reshape(batch, length, heads * spec.head_dim), layer.out)
+
+
+def linear(x: Tensor, part: Linear) -> Tensor:
+    return F.linear(x, part.weight, part.bias)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turns the pairs (i, i + head_dim / 2). x: [B, T, heads, head_dim]; cos, sin: [B, T, 1, head_dim / 2]."""
+    a, b = x.float().chunk(2, -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
+
+
+def rope_tables(rope: Rope, head_dim: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """
+    Cosines and sines of every position's angles, [length, head_dim / 2]. Frequencies and angles are float32, as in transformers
+    (modeling_rope_utils.py): at position 100,000 an unrounded frequency turns by another angle.
+    """
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+    frequencies = 1.0 / (rope.theta**exponents)
+    if rope.scaling is not None:
+        frequencies = scale_frequencies(frequencies, rope.scaling)
+    angles = torch.arange(length, dtype=torch.float32)[:, None] * frequencies
+    return angles.cos().to(device), angles.sin().to(device)
+
+
+def scale_frequencies(frequencies: Tensor, scaling: dict[str, float]) -> Tensor:
+    """
+    linear divides every frequency. llama3 divides those whose wavelength exceeds original / low_freq_factor, keeps those below
+    original / high_freq_factor, and interpolates between.
+    """
+    factor = scaling["factor"]
+    if "low_freq_factor" not in scaling:
+        return frequencies / factor
+    low, high, original = (scaling[name] for name in ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings"))
+    wavelengths = 2 * torch.pi / frequencies
+    smooth = (original / wavelengths - low) / (high - low)
+    between = (1 - smooth) * frequencies / factor + smooth * frequencies
+    return torch.where(wavelengths > original / low, frequencies / factor, torch.where(wavelengths < original / high, frequencies, between))
