@@ -4,6 +4,7 @@ Boundary b of the residual stream lies before layer b; boundary `layers` lies af
 fixed shapes, so that one call can be captured as a CUDA graph; nothing here waits for the device.
 """
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,6 +14,14 @@ from torch import Tensor
 from .config import Rope, Spec
 from .edits import Tables
 from .weights import Layer, Linear, Norm, Weights, load
+
+
+@dataclass
+class Taken:
+    """Of every boundary, in order: the residual stream after its edits [B, T, width], and what the edits measured (edits.Tables.apply)."""
+
+    streams: list[Tensor] = field(default_factory=list)
+    measured: list[Tensor] = field(default_factory=list)
 
 
 class Decoder:
@@ -36,13 +45,13 @@ class Decoder:
         return cls(*load(directory, torch.device(device), dtype), slots, context)
 
     @torch.inference_mode()
-    def forward(self, ids: Tensor, positions: Tensor, slots: Tensor, limit: int, captured: list[Tensor] | None = None) -> Tensor:
+    def forward(self, ids: Tensor, positions: Tensor, slots: Tensor, limit: int, taken: "Taken | None" = None) -> Tensor:
         """
         Runs T tokens of each of B rows, and keeps their keys and values.
 
         @param ids [B, T]; positions [B, T], absolute; slots [B], the row's place in cache and tables.
         @param limit no position is as large: so much of the cache is read.
-        @param captured gets every boundary after its edits, [B, T, width] each.
+        @param taken gets what is asked for besides.
         @returns logits [B, T, vocab] in float32.
         """
         spec, w = self.spec, self.weights
@@ -52,20 +61,20 @@ class Decoder:
             x = x * torch.tensor(spec.embedding_scale, dtype=x.dtype, device=x.device)
         if w.positions is not None:
             x = x + w.positions[positions]
-        x = self.boundary(0, x, slots, captured)
+        x = self.boundary(0, x, slots, taken)
         for i, layer in enumerate(w.layers):
             attended = self.attend(i, layer, self.norm(x, layer.before_attention), positions, slots, limit)
             x = x + (attended if layer.after_attention is None else self.norm(attended, layer.after_attention))
             added = self.mlp(layer, self.norm(x, layer.before_mlp))
             x = x + (added if layer.after_mlp is None else self.norm(added, layer.after_mlp))
-            x = self.boundary(i + 1, x, slots, captured)
+            x = self.boundary(i + 1, x, slots, taken)
         logits = (self.norm(x, w.last) @ w.head.T).float()
         return logits if spec.logit_cap is None else spec.logit_cap * torch.tanh(logits / spec.logit_cap)
 
-    def boundary(self, b: int, x: Tensor, slots: Tensor, captured: list[Tensor] | None) -> Tensor:
-        x = self.tables.apply(b, x, slots)
-        if captured is not None:
-            captured.append(x)
+    def boundary(self, b: int, x: Tensor, slots: Tensor, taken: "Taken | None") -> Tensor:
+        x = self.tables.apply(b, x, slots, None if taken is None else taken.measured)
+        if taken is not None:
+            taken.streams.append(x)
         return x
 
     def norm(self, x: Tensor, norm: Norm) -> Tensor:

@@ -4,6 +4,7 @@ one read and one write; and the tables through which every slot's edits act insi
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -53,6 +54,9 @@ class Function:
     def affine(self) -> bool:
         return self.low == -INF and self.high == INF
 
+    def of(self, s: float) -> float:
+        return self.scale * s + self.offset + (min(max(s, self.low), self.high) - s if s > self.edge else 0.0)
+
 
 # What a table's place holds while no edit uses it: g = s, whatever s is.
 NEUTRAL = Function(scale=1.0)
@@ -100,13 +104,38 @@ def read_write(edit: Edit) -> ReadWrite:
 
 @dataclass(frozen=True)
 class Program:
-    """One point's edits: s = h U, then s' = s + g(s') M in order, then h + add + g(s') W. U: [width, n], W: [n, width], M: [n, n]."""
+    """
+    One point's edits: s = h U, then s' = s + g(s') M in order, then h + add + g(s') W. U: [width, n], W: [n, width], M: [n, n].
+
+    `parts` are the edits themselves; slotted[k] is the edit whose read is s[k].
+    """
 
     read: Tensor
     write: Tensor
     add: Tensor
     cross: Tensor
     functions: tuple[Function, ...]
+    parts: tuple[ReadWrite, ...]
+    slotted: tuple[int, ...]
+
+    def deltas(self, reads: list[float]) -> list[float]:
+        """||delta|| of every edit at one position, from the reads s = h U that were measured: the same recursion, in float64."""
+        gains: list[float] = []
+        for i, part in enumerate(self.parts):
+            s = 0.0
+            if i in self.slotted:
+                s = reads[self.slotted.index(i)] + sum(g * self.interaction[j][i] for j, g in enumerate(gains))
+            gains.append(part.f.of(s))
+        return [abs(g) * norm for g, norm in zip(gains, self.norms, strict=True)]
+
+    @cached_property
+    def interaction(self) -> list[list[float]]:
+        """w_j . u_i."""
+        return (torch.stack([p.write for p in self.parts]) @ torch.stack([p.read for p in self.parts]).T).tolist()
+
+    @cached_property
+    def norms(self) -> list[float]:
+        return [part.write.norm().item() for part in self.parts]
 
 
 def compile_point(edits: list[Edit], width: int) -> Program:
@@ -124,7 +153,8 @@ def compile_point(edits: list[Edit], width: int) -> Program:
     read = torch.stack([parts[i].read for i in slotted]) if slotted else empty
     if not affine:
         write = torch.stack([part.write for part in parts])
-        return Program(read.T, write, torch.zeros(width), torch.triu(write @ read.T, 1), tuple(part.f for part in parts))
+        cross = torch.triu(write @ read.T, 1)
+        return Program(read.T, write, torch.zeros(width), cross, tuple(part.f for part in parts), tuple(parts), tuple(slotted))
     # gain[i] is the row of d g_i / d s over the places, bias[i] the part of g_i that does not depend on h.
     gain = torch.zeros(len(parts), len(slotted), dtype=torch.float64)
     bias = torch.zeros(len(parts), dtype=torch.float64)
@@ -138,7 +168,7 @@ def compile_point(edits: list[Edit], width: int) -> Program:
             bias[i] += coupling * bias[j]
     writes = torch.stack([part.write for part in parts])
     n = len(slotted)
-    return Program(read.T, gain.T @ writes, bias @ writes, torch.zeros(n, n), (NEUTRAL,) * n)
+    return Program(read.T, gain.T @ writes, bias @ writes, torch.zeros(n, n), (NEUTRAL,) * n, tuple(parts), tuple(slotted))
 
 
 class Tables:
@@ -173,8 +203,12 @@ class Tables:
             if n > 0:
                 self.functions[b, slot, :, :n] = self.functions.new_tensor(rows(program.functions))
 
-    def apply(self, b: int, x: Tensor, slots: Tensor) -> Tensor:
-        """x: [B, T, width] of these slots [B]; the result has its type."""
+    def apply(self, b: int, x: Tensor, slots: Tensor, measured: list[Tensor] | None = None) -> Tensor:
+        """
+        x: [B, T, width] of these slots [B]; the result has its type.
+
+        @param measured gets the reads, ||delta||^2 and ||h||^2: [B, T, SLOTS + 2], float32. Receipts are made of it.
+        """
         wide = x.float()
         s = torch.bmm(wide, self.read[b, slots])
         scale, offset, low, high, edge = self.functions[b, slots].unsqueeze(2).unbind(1)
@@ -187,8 +221,12 @@ class Tables:
         current = s
         for _ in range(SLOTS - 1):
             current = s + torch.bmm(gains(current), cross)
+        delta = self.add[b, slots].unsqueeze(1) + torch.bmm(gains(current), self.write[b, slots])
+        if measured is not None:
+            squares = [part.square().sum(-1, keepdim=True) for part in (delta, wide)]
+            measured.append(torch.cat([s, *squares], -1))
         # Rows without edits keep every bit: what is added to them is zero.
-        return (wide + self.add[b, slots].unsqueeze(1) + torch.bmm(gains(current), self.write[b, slots])).to(x.dtype)
+        return (wide + delta).to(x.dtype)
 
 
 def rows(functions: list[Function] | tuple[Function, ...]) -> list[list[float]]:

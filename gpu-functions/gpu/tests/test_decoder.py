@@ -2,6 +2,7 @@
 
 import json
 import unittest
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +11,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gpu.config import ConfigError, read_spec
-from gpu.decoder import Decoder
-from gpu.edits import Edit, Latent, Program, compile_point
+from gpu.decoder import Decoder, Taken
+from gpu.edits import Edit, Latent
+from gpu.row import NotApplied, PlacedEdit, RowEdits
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 TOLERANCE = 2e-4
 SLOTS = 3
-
-
-def covers(edit: dict[str, Any], position: int, prompt: int) -> bool:
-    match edit.get("positions", "all"):
-        case "all":
-            return True
-        case "prompt":
-            return position < prompt
-        case "generated":
-            return position >= prompt
-        case "prompt_except_last":
-            return position < prompt - 1
-        case ranges:
-            return any(start <= position < end for start, end in ranges)
 
 
 class Fixture:
@@ -46,25 +34,24 @@ class Fixture:
             None if latent is None else Latent(torch.tensor(latent["read"]), latent["zero"], latent["edge"]),
         )  # fmt: skip
 
-    def programs(self, case: dict[str, Any], position: int) -> dict[int, Program]:
-        active = [edit for edit in case["edits"] if covers(edit, position, case["prompt"])]
-        width = self.decoder.spec.width
-        return {b: compile_point([self.edit(e) for e in active if e["boundary"] == b], width) for b in {e["boundary"] for e in active}}
+    def row(self, case: dict[str, Any]) -> RowEdits:
+        placed = [PlacedEdit(self.edit(e), e["boundary"], "", i, e.get("positions", "all")) for i, e in enumerate(case["edits"])]
+        return RowEdits(placed, case["prompt"], self.decoder.spec.width)
 
-    def run(self, case: dict[str, Any], chunk: int, slot: int = 0) -> tuple[Tensor, Tensor]:
+    def run(self, case: dict[str, Any], chunk: int, slot: int = 0, row: RowEdits | None = None) -> tuple[Tensor, Tensor]:
         """Logits [T, V] and boundaries [L + 1, T, D], in chunks in which the same edits act."""
         ids, logits, streams, at = case["ids"], [], [], 0
-        def active(position: int) -> list[bool]:
-            return [covers(edit, position, case["prompt"]) for edit in case["edits"]]
+        row = row or self.row(case)
         while at < len(ids):
-            end = at + 1
-            while end < min(at + chunk, len(ids)) and active(end) == active(at):
-                end += 1
-            self.decoder.tables.set(slot, self.programs(case, at))
-            captured: list[Tensor] = []
-            step = self.decoder.forward(torch.tensor([ids[at:end]]), torch.arange(at, end)[None], torch.tensor([slot]), end, captured)
+            end = row.changes_at(at, min(at + chunk, len(ids)))
+            self.decoder.tables.set(slot, row.at(at))
+            taken = Taken()
+            step = self.decoder.forward(torch.tensor([ids[at:end]]), torch.arange(at, end)[None], torch.tensor([slot]), end, taken)
+            measured = torch.stack([each[0] for each in taken.measured])
+            for position in range(at, end):
+                row.record(position, measured[:, position - at])
             logits.append(step[0])
-            streams.append(torch.stack([x[0] for x in captured]))
+            streams.append(torch.stack([x[0] for x in taken.streams]))
             at = end
         return torch.cat(logits), torch.cat(streams, 1)
 
@@ -99,7 +86,7 @@ class OneModel(unittest.TestCase):
         alone = []
         for slot, case in enumerate(rows):
             alone.append(self.fixture.run(case, 10_000, slot)[0][-1])
-            self.fixture.decoder.tables.set(slot, self.fixture.programs(case, len(case["ids"]) - 1))
+            self.fixture.decoder.tables.set(slot, self.fixture.row(case).at(len(case["ids"]) - 1))
         ids = torch.tensor([[case["ids"][-1]] for case in rows])
         positions = torch.tensor([[len(case["ids"]) - 1] for case in rows])
         together = self.fixture.decoder.forward(ids, positions, torch.arange(3), int(positions.max()) + 1)
@@ -118,6 +105,60 @@ class OneModel(unittest.TestCase):
         plain = self.cases["plain-short"]
         nothing = {**plain, "edits": [{"method": "SIMPLE_ADDITIVE", "boundary": 1, "vector": 0, "strength": 0.0}]}
         self.assertTrue(torch.equal(self.fixture.run(plain, 10_000)[0], self.fixture.run(nothing, 10_000)[0]))
+
+
+class Receipts(unittest.TestCase):
+    def setUp(self) -> None:
+        self.fixture = Fixture("tiny-llama")
+        self.plain = next(case for case in self.fixture.cases if case["name"] == "plain-short")
+        self.direction = self.fixture.expected["vectors"][0]
+
+    def run_edits(self, *placed: PlacedEdit, chunk: int = 5) -> RowEdits:
+        row = RowEdits(list(placed), 8, self.fixture.decoder.spec.width, frozenset([0]))
+        self.fixture.run(self.plain, chunk, row=row)
+        return row
+
+    def test_say_what_was_done_at_how_many_positions(self) -> None:
+        """Each alone at its point: ||delta|| is what the stream differs by."""
+        length = len(self.plain["ids"])
+        for method, strength, boundary in (("SIMPLE_ADDITIVE", 2.0, 1), ("ABLATE", 0.0, 0), ("ORTHOGONAL_DECOMP", -1.0, 0)):
+            row = self.run_edits(PlacedEdit(Edit(method, self.direction, strength), boundary, "blocks.1.hook_resid_pre", 0), chunk=1)
+            [receipt] = row.receipts()
+            _, before = self.fixture.run(self.plain, 1, row=RowEdits([], 8, self.fixture.decoder.spec.width))
+            _, after = self.fixture.run(self.plain, 1, row=row)
+            change = (after[boundary] - before[boundary]).norm(dim=-1) / before[boundary].norm(dim=-1)
+            with self.subTest(method):
+                self.assertEqual((receipt["positions"], receipt["positions_changed"]), (length - 1, length - 1))
+                self.assertAlmostEqual(receipt["mean_relative_delta"], change[1:].mean().item(), delta=1e-4)
+                self.assertEqual(change[0], 0)
+
+    def test_count_for_each_edit_of_a_point_its_own_change(self) -> None:
+        never, always = Edit("PROJECTION_CAP", self.direction, 1e9), Edit("SIMPLE_ADDITIVE", self.direction, 1.0)
+        row = self.run_edits(PlacedEdit(never, 1, "", 0), PlacedEdit(always, 1, "", 1))
+        self.assertEqual([receipt["positions_changed"] for receipt in row.receipts()], [0, len(self.plain["ids"]) - 1])
+
+    def test_schedules_share_the_change_out_over_generated_tokens(self) -> None:
+        edit = PlacedEdit(Edit("SIMPLE_ADDITIVE", self.direction, 1.0), 1, "", 0, schedule=("decay", 2))
+        self.assertEqual([edit.share(position, 8) for position in (0, 7, 8, 9, 10, 11)], [1, 1, 1, 0.5, 0, 0])
+        self.assertEqual([replace(edit, schedule=("ramp", 2)).share(position, 8) for position in (7, 8, 9, 10)], [1, 0.5, 1, 1])
+        [receipt] = self.run_edits(edit).receipts()
+        self.assertEqual(receipt["positions"], 7 + 2)
+
+    def test_an_edit_that_changed_nothing_is_an_error(self) -> None:
+        never = Edit("PROJECTION_CAP", self.direction, 1e9)
+        cases = (
+            (PlacedEdit(Edit("SIMPLE_ADDITIVE", self.direction, 1.0), 1, "", 0, positions=[(500, 600)]), "met no position"),
+            (PlacedEdit(never, 1, "", 0), "no position's projection went past the bound"),
+            (
+                PlacedEdit(Edit("LATENT_CLAMP", self.direction, 0.0, latent=Latent(self.direction, 1e9, 1e9)), 1, "", 0),
+                "already had the activations",
+            ),
+        )
+        for placed, words in cases:
+            with self.subTest(words), self.assertRaisesRegex(NotApplied, words):
+                self.run_edits(placed).require_effect("STEERED")
+        self.run_edits(PlacedEdit(Edit("SIMPLE_ADDITIVE", self.direction, 0.0), 1, "", 0)).require_effect("STEERED")
+        self.run_edits(cases[1][0], PlacedEdit(Edit("ABLATE", self.direction), 2, "", 1)).require_effect("STEERED")
 
 
 class Configurations(unittest.TestCase):
