@@ -19,7 +19,8 @@ import type { Config, EngineAddress } from "./config.ts";
 
 /** Seconds after which a caller should try an engine that did not answer again. */
 const RETRY_SECONDS = 5;
-const HEALTH_TIMEOUT_MS = 2000;
+/** Longer than an engine is silent while it reads a model. */
+const HEALTH_TIMEOUT_MS = 5000;
 const POLL_TIMEOUT_MS = 20_000;
 const NOT_FOUND = "no such generation";
 

@@ -101,17 +101,20 @@ describe("the documentation page", () => {
 
 describe("health", () => {
   it("is ok while the database and every engine answer", async () => {
-    const response = await call("/health");
-    expect(response.status).toBe(200);
-    expect(await response.json()).toMatchObject({ status: "ok", edge: "ok", database: true });
+    // An engine that is busy for seconds on a full machine counts as one that does not answer: it is asked again.
+    const health = async () => (await call("/health")).json();
+    await expect.poll(health).toMatchObject({ status: "ok", edge: "ok", database: true });
+    expect((await call("/health")).status).toBe(200);
   });
 
   it("is degraded while an engine does not, and tells no address", async () => {
     vi.spyOn(console, "error").mockReturnValue(undefined);
-    const response = await callWith({ engines: [...config().engines, ...NO_ENGINE] }, "/health");
+    const health = () => callWith({ engines: [...config().engines, ...NO_ENGINE] }, "/health");
+    const engines = [{ ok: true }, { ok: true }, { models: "*", ok: false }];
+    await expect.poll(async () => (await health()).json()).toMatchObject({ status: "degraded", engines });
+    const response = await health();
     expect(response.status).toBe(503);
     const text = await response.text();
-    expect(JSON.parse(text)).toMatchObject({ status: "degraded", engines: [{ ok: true }, { ok: true }, { models: "*", ok: false }] });
     expect(text).not.toContain("127.0.0.1");
   });
 });
