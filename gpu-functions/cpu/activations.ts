@@ -5,8 +5,7 @@ import type { ActivationsRequest, ActivationsResult } from "../../shared/reading
 import { inlineDirection } from "./edits.ts";
 import type { KnownModel, Model } from "./model.ts";
 import { planTexts, type ReadText, readText, remaining } from "./read-text.ts";
-import { notScalar, type Sae } from "./sae.ts";
-import { ENCODED } from "./sae-encoder.ts";
+import { ENCODED, notScalar, type Sae } from "./sae.ts";
 
 /** How a target's values are found: from the residual of each token alone, or from all latents of its autoencoder. */
 type Probe = { readonly point: string } & (

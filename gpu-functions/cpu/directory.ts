@@ -8,7 +8,7 @@ import { FAMILIES, type Family, type FamilyModel } from "./family.ts";
 
 /** How a model's matrices are held: by the number of its parameters, as float32, or as 8-bit blocks of 32. */
 export type Quantise = "auto" | "none" | "q8";
-export const QUANTISE: readonly Quantise[] = ["auto", "none", "q8"];
+export const QUANTISE: readonly [Quantise, ...Quantise[]] = ["auto", "none", "q8"];
 
 /** Models with more parameters are held in 8 bits unless told otherwise: in float32 they are slow and need 8 bytes a weight. */
 const LARGEST_FLOAT = 200e6;

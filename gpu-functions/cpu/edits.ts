@@ -90,10 +90,10 @@ interface Tally {
 
 /** The edits of one row over its whole life. Positions are absolute; 0 is the first token of the prompt. */
 export class RowEdits {
-  private readonly edits: readonly PlacedEdit[];
-  private readonly promptLength: number;
+  readonly edits: readonly PlacedEdit[];
+  readonly promptLength: number;
   /** Positions of the prompt that no edit touches. */
-  private readonly untouched: ReadonlySet<number>;
+  readonly untouched: ReadonlySet<number>;
   private readonly shape: Shape;
   private readonly tallies: Tally[];
   private readonly programs = new Map<string, Edits>();
@@ -186,6 +186,12 @@ export class RowEdits {
         if (written) tally.relative += delta / residual;
       });
     }
+  }
+
+  /** Takes over what another process recorded: of every edit, its positions, those it changed, and the sum of its relative changes. */
+  adopt(tallies: readonly (readonly [positions: number, changed: number, relative: number])[]): void {
+    for (const [i, [positions, changed, relative]] of tallies.entries())
+      Object.assign(this.tallies[i] as Tally, { positions, changed, relative });
   }
 
   receipts(): Receipt[] {

@@ -4,7 +4,7 @@ import type { GenerateEvent, GenerateRequest, RowResult, TokenEvent } from "../.
 import type { Job, Lead, Sequence, Wanted } from "./job.ts";
 import { uniform } from "./random.ts";
 import { Row, type RowPlan } from "./row.ts";
-import { klDivergence, logprobs, type Prediction, sampleToken } from "./sampler.ts";
+import { klDivergence, logprobs, type Prediction, type RankedToken, sampleToken } from "./sampler.ts";
 import type { Step } from "./step.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
@@ -13,7 +13,7 @@ export class Generation implements Job {
   readonly temperature: number;
   readonly timing = { queue_ms: 0, prefill_ms: 0, decode_ms: 0 };
   private readonly leads: ReadonlyMap<Sequence, Lead>;
-  private readonly request: GenerateRequest;
+  readonly request: GenerateRequest;
   private readonly tokenizer: Tokenizer;
   private readonly created = performance.now();
   private readonly pending: GenerateEvent[] = [];
@@ -24,6 +24,9 @@ export class Generation implements Job {
   /** Resolves when it failed or was cancelled: nothing that it waits for is wanted any more. */
   readonly givenUp: Promise<void>;
   private giveUp: () => void = () => undefined;
+  /** Resolves when no more work is wanted. */
+  readonly over: Promise<void>;
+  private end: () => void = () => undefined;
 
   constructor(request: GenerateRequest, plans: readonly RowPlan[], tokenizer: Tokenizer) {
     this.request = request;
@@ -31,6 +34,9 @@ export class Generation implements Job {
     this.temperature = request.sampling.temperature;
     this.rows = plans.map((plan) => new Row(plan, request, tokenizer));
     this.leads = findLeads(this.rows);
+    this.over = new Promise((resolve) => {
+      this.end = resolve;
+    });
     this.givenUp = new Promise((resolve) => {
       this.giveUp = resolve;
     });
@@ -43,6 +49,7 @@ export class Generation implements Job {
 
   cancel(): void {
     this.ended = true;
+    this.end();
     this.giveUp();
     this.wake?.();
   }
@@ -99,20 +106,56 @@ export class Generation implements Job {
       const running = this.rows.filter((row) => row.finished === undefined);
       const baseline = running.find((row) => row.name === this.request.kl_baseline);
       for (const row of running) this.take(row, predictionOf(row), baseline === undefined ? undefined : predictionOf(baseline));
-      if (this.rows.every((row) => row.finished !== undefined)) this.finish();
+      if (this.allFinished) this.finish();
     } catch (error) {
       this.fail(TillerError.from(error));
     }
     this.wake?.();
   }
 
+  /** Takes a token that was chosen elsewhere. `kl` as in its event; undefined where nobody asks. */
+  told(row: Row, token: RankedToken & { top: readonly RankedToken[] }, kl: number | null | undefined): void {
+    if (this.ended) return;
+    try {
+      this.tell(row, token, kl === undefined ? undefined : () => kl);
+    } catch (error) {
+      this.fail(TillerError.from(error));
+    }
+    this.wake?.();
+  }
+
+  /** All rows have ended and their receipts are known. */
+  conclude(): void {
+    if (this.ended) return;
+    try {
+      this.finish();
+    } catch (error) {
+      this.fail(TillerError.from(error));
+    }
+    this.wake?.();
+  }
+
+  /** Tokens that end a row. */
+  get eosIds(): ReadonlySet<number> {
+    return this.tokenizer.eosIds;
+  }
+
   private take(row: Row, prediction: Prediction, baseline: Prediction | undefined): void {
     const { sampling, kl_baseline } = this.request;
     const index = row.generated.length;
     const id = row.known[index] ?? sampleToken(prediction, row.counts, sampling, uniform(sampling.seed, index));
+    const kl = () => (baseline === undefined ? null : klDivergence(prediction, baseline));
+    this.tell(row, { id, ...logprobs(prediction, id, sampling.logprobs) }, kl_baseline === undefined ? undefined : kl);
+  }
+
+  /**
+   * A row's next token, wherever it was chosen: its event, unless an earlier run told it.
+   * @param kl from the baseline's row; undefined where nobody asks.
+   */
+  private tell(row: Row, { id, logprob, top }: RankedToken & { top: readonly RankedToken[] }, kl: (() => number | null) | undefined): void {
+    const index = row.generated.length;
     const text = row.add(id);
     if (text === undefined || index < row.known.length) return;
-    const { logprob, top } = logprobs(prediction, id, sampling.logprobs);
     const event: TokenEvent = {
       row: row.name,
       index,
@@ -122,11 +165,15 @@ export class Generation implements Job {
       logprob,
       top: top.map((entry) => ({ ...entry, token: this.tokenizer.tokenString(entry.id) })),
     };
-    if (kl_baseline !== undefined && row.name !== kl_baseline)
-      event.kl = baseline === undefined ? null : klDivergence(prediction, baseline);
+    if (kl !== undefined && row.name !== this.request.kl_baseline) event.kl = kl();
     this.pending.push({ event: "token", data: event });
   }
 
+  get allFinished(): boolean {
+    return this.rows.every((row) => row.finished !== undefined);
+  }
+
+  /** Says the end. @throws TillerError `steering_not_applied` when a row's edits changed nothing. */
   private finish(): void {
     for (const row of this.rows) row.edits.requireEffect(row.name);
     const rows = this.rows.map((row) => ({
@@ -141,6 +188,7 @@ export class Generation implements Job {
     };
     this.pending.push({ event: "done", data: { rows, usage, timing: { ...this.timing } } });
     this.ended = true;
+    this.end();
   }
 }
 

@@ -2,8 +2,7 @@
 import type { LatentsRequest, LatentsResult } from "../../shared/readings.ts";
 import type { Model } from "./model.ts";
 import { planTexts, type ReadText, readText, remaining } from "./read-text.ts";
-import type { Sae } from "./sae.ts";
-import { ENCODED, type SaeEncoder } from "./sae-encoder.ts";
+import { ENCODED, type LatentEncoder, type Sae } from "./sae.ts";
 
 type Item = LatentsResult["items"][number];
 
@@ -32,7 +31,7 @@ export async function readLatents(
 
 async function findLatents(
   sae: Sae,
-  encoder: SaeEncoder,
+  encoder: LatentEncoder,
   { tokens, residuals, bos }: ReadText,
   { top_k, rank, rank_by, ignore_bos }: LatentsRequest,
   listed: (index: number) => boolean,
@@ -42,7 +41,7 @@ async function findLatents(
   const score = new Float64Array(encoder.latents);
   const stream = residuals[0] as Float32Array;
   /** Calls `each` with every piece that is encoded: its first position and its activations. */
-  const visit = async (each: (start: number, count: number, found: Awaited<ReturnType<SaeEncoder["encode"]>>) => void) => {
+  const visit = async (each: (start: number, count: number, found: Awaited<ReturnType<LatentEncoder["encode"]>>) => void) => {
     for (let start = first; start < tokens.length; start += ENCODED) {
       const count = Math.min(ENCODED, tokens.length - start);
       each(start, count, await encoder.encode(stream.subarray(start * sae.width, (start + count) * sae.width)));

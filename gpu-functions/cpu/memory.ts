@@ -28,12 +28,13 @@ export const defaultCacheBytes = (): number => Math.min(2048 * MIB, 0.15 * total
 export const defaultModelBytes = (): number => 0.6 * totalmem();
 
 /**
- * As many slots as fit with the model's whole context, 8 to 16; with 8 that do not fit, a shorter context.
+ * As many slots as fit with the model's whole context, 8 to `most`; with 8 that do not fit, a shorter context.
+ * @param how `most` slots, 16 when absent, and the bytes of a value of the cache.
  * @throws Error when not even a short context fits.
  */
-export function planMemory(shape: Shape, weightBytes: number, cacheBytes: number): MemoryPlan {
-  const perToken = cacheBytesPerToken(shape);
-  const slots = Math.min(MAX_SLOTS, Math.max(MIN_SLOTS, Math.floor(cacheBytes / (perToken * shape.context))));
+export function planMemory(shape: Shape, weightBytes: number, cacheBytes: number, { most = MAX_SLOTS, bytes = 4 } = {}): MemoryPlan {
+  const perToken = (cacheBytesPerToken(shape) * bytes) / 4;
+  const slots = Math.min(most, Math.max(MIN_SLOTS, Math.floor(cacheBytes / (perToken * shape.context))));
   const cacheLength = Math.min(shape.context, Math.floor(cacheBytes / (perToken * slots)));
   if (cacheLength < Math.min(MIN_LENGTH, shape.context)) {
     const needed = Math.ceil((MIN_LENGTH * slots * perToken) / MIB);

@@ -1,11 +1,10 @@
-// A model directory in Hugging Face layout, loaded: configuration, weights, tokenizer, sources. Refuses what it cannot run, with
+// A model directory in Hugging Face layout, read: configuration, weights, tokenizer, sources. Refuses what it cannot run, with
 // the file and the reason.
 import { existsSync } from "node:fs";
 import path from "node:path";
 import { z } from "zod";
 import { TillerError } from "../../shared/errors.ts";
-import type { Edit, FeatureRef, GenerateRequest, ModelInfo } from "../../shared/protocol.ts";
-import { compilePoint } from "../../shared/steering.ts";
+import type { Edit, FeatureRef, GenerateEvent, GenerateRequest, ModelInfo } from "../../shared/protocol.ts";
 import type { Shape, Storage } from "./blocks.ts";
 import { type ChatTemplate, loadChatTemplate, renderMessages } from "./chat.ts";
 import type { Checkpoint } from "./checkpoint.ts";
@@ -15,10 +14,8 @@ import type { FamilyModel } from "./family.ts";
 import { Generation } from "./generation.ts";
 import { type MemoryPlan, planMemory } from "./memory.ts";
 import { blockBytes, blockShape } from "./quantise.ts";
-import { Encoders } from "./sae-encoder.ts";
-import { Scheduler } from "./scheduler.ts";
-import { CHUNK, DecoderSession } from "./session.ts";
-import { openBlocks } from "./sidecar.ts";
+import type { Reading } from "./reading.ts";
+import type { LatentEncoder, Sae } from "./sae.ts";
 import { parseFile } from "./source-file.ts";
 import { openSources, type SourceStore } from "./sources.ts";
 import { loadTokenizer, type Tokenizer } from "./tokenizer.ts";
@@ -38,11 +35,30 @@ export interface KnownModel {
   readonly storage: Storage;
 }
 
+/** Runs what was planned, of many callers at once. */
+export interface Runner {
+  /** Rows that hold a slot and requests that wait: what health reports and what tests watch. */
+  load(): { rows: number; waiting: number };
+  /**
+   * Runs a generation and yields its events. Leaving the iteration, or aborting the signal, frees its slots within one step.
+   * @throws TillerError `engine_busy` at once when too many requests wait, `engine_timeout` after `deadlineMs`; the generation's own
+   * error at the end.
+   */
+  run(generation: Generation, signal: AbortSignal, deadlineMs?: number): AsyncGenerator<GenerateEvent>;
+  /** Runs a reading to its end. @throws like `run`. */
+  read(reading: Reading, signal: AbortSignal, deadlineMs?: number): Promise<void>;
+}
+
+/** The encoders of a model that are in memory: loaded when they are asked for, the least recently used make room. */
+export interface EncoderStore {
+  /** Does `work` with the encoder of an autoencoder. @throws Error with the file when it cannot be read. */
+  use<T>(sae: Sae, work: (encoder: LatentEncoder) => Promise<T>): Promise<T>;
+}
+
 /** A model in memory, ready to run. */
 export interface Model extends KnownModel {
-  readonly session: DecoderSession;
-  readonly scheduler: Scheduler;
-  readonly encoders: Encoders;
+  readonly scheduler: Runner;
+  readonly encoders: EncoderStore;
   /** Ends what runs and frees the memory. */
   close(): Promise<void>;
 }
@@ -95,46 +111,6 @@ function weightBytes(family: FamilyModel, storage: Storage): number {
     (sum, { dims, blocks }) => sum + (blocks === undefined ? 4 * dims.reduce((a, b) => a * b, 1) : blockBytes(blockShape(dims, blocks))),
     0,
   );
-}
-
-/**
- * Loads the weights and proves that edits reach them.
- * @throws Error naming tensors that are missing, or the boundary whose edits change nothing.
- */
-export async function openModel(known: KnownModel, threads: number): Promise<Model> {
-  const { slots, cacheLength } = known.plan;
-  const chunk = chunkOf(known.plan.weightBytes);
-  const blocks = known.storage === "q8" ? await openBlocks(known.family, known.checkpoint) : undefined;
-  const session = new DecoderSession(known.family, known.checkpoint, { slots, threads, cacheLength, chunk, blocks });
-  await selfTest(session, known.info.id);
-  const scheduler = new Scheduler(session);
-  const encoders = new Encoders(threads);
-  const close = async () => {
-    await scheduler.close();
-    await encoders.close();
-    session.close();
-  };
-  return { ...known, session, scheduler, encoders, close };
-}
-
-/** Decoding rows wait for a new prompt piece by piece: the larger the model, the shorter a piece. A property of the model alone. */
-const chunkOf = (weightBytes: number): number => (weightBytes < 2e9 ? CHUNK : weightBytes < 6e9 ? CHUNK / 2 : CHUNK / 4);
-
-/** A sentinel edit at every boundary must change the logits: a model whose hooks are not connected is refused, never served. */
-async function selfTest(session: DecoderSession, id: string): Promise<void> {
-  const { layers, width } = session.shape;
-  const direction = Float32Array.from({ length: width }, (_, i) => (i % 2 === 0 ? 1 : -0.5));
-  const logits = async () => (await session.prefill(0, [0], 0, [0])).logits(0).slice();
-  session.edits.set(0, new Map());
-  const plain = await logits();
-  if (!plain.every(Number.isFinite)) throw new Error(`model '${id}' computes logits that are not finite: its weights are damaged`);
-  for (let boundary = 0; boundary <= layers; boundary++) {
-    session.edits.set(0, new Map([[boundary, compilePoint([{ method: "SIMPLE_ADDITIVE", strength: 10, direction }], width)]]));
-    const edited = await logits();
-    if (edited.every((value, i) => value === plain[i]))
-      throw new Error(`model '${id}': an edit at boundary ${boundary} of the residual stream changes nothing`);
-  }
-  session.edits.set(0, new Map());
 }
 
 /** Ids of a prompt, or of messages as the model's template writes them. */

@@ -2,10 +2,11 @@
 import { TillerError } from "../../shared/errors.ts";
 import type { ModelInfo } from "../../shared/protocol.ts";
 import { describePlan, planBytes } from "./memory.ts";
-import { type KnownModel, type Model, openModel } from "./model.ts";
+import type { KnownModel, Model } from "./model.ts";
 
 export interface PoolSettings {
-  readonly threads: number;
+  /** Loads a model. @throws Error with the file and the reason. */
+  readonly open: (known: KnownModel) => Promise<Model>;
   /** What the plans of all loaded models may sum to. */
   readonly memoryBytes: number;
   /** Receives a line when a model is loaded or unloaded. */
@@ -133,7 +134,7 @@ export class ModelPool {
     const bytes = planBytes(known.plan);
     await this.makeRoom(known.info.id, bytes);
     const began = performance.now();
-    const model = await openModel(known, this.settings.threads);
+    const model = await this.settings.open(known);
     this.taken += bytes;
     entry.model = model;
     const seconds = ((performance.now() - began) / 1000).toFixed(1);

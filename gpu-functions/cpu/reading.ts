@@ -1,19 +1,25 @@
 // A text that is read, not continued: its logits and residuals, position by position.
 import { RowEdits } from "./edits.ts";
 import type { Job, Sequence, Wanted } from "./job.ts";
-import type { Prediction } from "./sampler.ts";
+import { logprobs } from "./sampler.ts";
 import type { Step } from "./step.ts";
 
 export interface ReadWish {
   readonly ids: readonly number[];
   readonly edits: RowEdits;
-  /** Predictions are wanted from this position on; absent: none. */
-  readonly predictFrom?: number;
+  /** Log probabilities are wanted of these ids, the first of them after the position `scoreFrom`; absent: none. */
+  readonly targets?: readonly number[];
+  readonly scoreFrom?: number;
+  /** Likely tokens that are wanted with each. */
+  readonly top?: number;
   /** Boundaries whose residuals are wanted, after their edits. */
   readonly boundaries?: readonly number[];
   /** Called once for every position, in order. What it is given dies when it returns. */
-  readonly each: (position: number, found: { prediction?: Prediction; residual(boundary: number): Float32Array }) => void;
+  readonly each: (position: number, found: { scored?: Scored; residual(boundary: number): Float32Array }) => void;
 }
+
+/** ln p of a target, and the likeliest tokens in its place. */
+export type Scored = ReturnType<typeof logprobs>;
 
 /** Predictions of this many positions are held at once. */
 const PREDICTED = 32;
@@ -25,20 +31,24 @@ export class Reading implements Job {
   readonly chunk?: number;
   /** Resolves when every position was read. */
   readonly done: Promise<void>;
+  /** Resolves when no more work is wanted. */
+  readonly over: Promise<void>;
   ended = false;
-  private readonly wish: ReadWish;
+  readonly wish: ReadWish;
+  private readonly scoreFrom: number | undefined;
   private readonly created = performance.now();
   private settle: { resolve: () => void; reject: (error: Error) => void } = { resolve: () => undefined, reject: () => undefined };
 
   constructor(wish: ReadWish) {
     this.wish = wish;
+    this.scoreFrom = wish.targets === undefined ? undefined : (wish.scoreFrom ?? 0);
     this.rows = [{ prompt: wish.ids, edits: wish.edits, length: 0, finished: undefined, lastId: 0 }];
-    if (wish.predictFrom !== undefined) this.chunk = PREDICTED;
+    if (wish.targets !== undefined) this.chunk = PREDICTED;
     this.done = new Promise((resolve, reject) => {
       this.settle = { resolve, reject };
     });
     // Whoever cancels does not wait for it.
-    this.done.catch(() => undefined);
+    this.over = this.done.catch(() => undefined);
   }
 
   admitted(): void {
@@ -56,22 +66,29 @@ export class Reading implements Job {
   }
 
   wants(_row: Sequence, start: number, end: number): Wanted {
-    const from = Math.max(start, this.wish.predictFrom ?? end);
+    const from = Math.max(start, this.scoreFrom ?? end);
     return { logits: Array.from({ length: Math.max(0, end - from) }, (_, i) => from + i), captures: this.wish.boundaries ?? [] };
   }
 
   computed(_row: Sequence, start: number, end: number, step: Step): void {
-    const from = Math.max(start, this.wish.predictFrom ?? end);
+    const { targets = [], top = 0 } = this.wish;
     const count = end - start;
+    const from = Math.max(start, this.scoreFrom ?? end);
+    this.tell(start, end, (position) => {
+      const residual = (boundary: number) => {
+        const captured = step.captured(boundary);
+        const width = captured.length / count;
+        return captured.subarray((position - start) * width, (position - start + 1) * width);
+      };
+      const target = position < from ? undefined : targets[position - (this.scoreFrom ?? end)];
+      return target === undefined ? { residual } : { residual, scored: logprobs(step.prediction(position - from), target, top) };
+    });
+  }
+
+  /** Positions [start, end) were read: `find` gives what was found at each. */
+  tell(start: number, end: number, find: (position: number) => Parameters<ReadWish["each"]>[1]): void {
     try {
-      for (let position = start; position < end; position++) {
-        const residual = (boundary: number) => {
-          const captured = step.captured(boundary);
-          const width = captured.length / count;
-          return captured.subarray((position - start) * width, (position - start + 1) * width);
-        };
-        this.wish.each(position, position < from ? { residual } : { residual, prediction: step.prediction(position - from) });
-      }
+      for (let position = start; position < end; position++) this.wish.each(position, find(position));
     } catch (error) {
       this.fail(error as Error);
     }

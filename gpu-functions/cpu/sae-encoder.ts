@@ -2,30 +2,17 @@
 // latents of every token in the same graph.
 import { LIMITS } from "../../shared/protocol.ts";
 import { Buffers } from "./buffers.ts";
+import type { EncoderStore } from "./model.ts";
 import { DataType, GraphWriter } from "./onnx.ts";
 import { type Binding, PrepackedWeights, Session } from "./ort.ts";
-import type { InputTransform, LatentMatrix, Sae } from "./sae.ts";
-import { readRows, readTensor } from "./safetensors.ts";
+import { decoderNorms, ENCODED, type Encoded, type InputTransform, type LatentEncoder, type Sae } from "./sae.ts";
+import { readTensor } from "./safetensors.ts";
 
-/** Tokens of one call. */
-export const ENCODED = 64;
 /** Encoders of one model may take this much together; one that takes more is kept alone. */
 const KEPT_BYTES = 2 ** 31;
-/** Rows of a matrix that are read at a time. */
-const PART = 1024;
 const OUTPUTS = ["activations", "greatest", "top_values", "top_ids"] as const;
 
-/** What one call found; views that the next call overwrites. */
-export interface Encoded {
-  /** [T, N] */
-  readonly activations: Float32Array;
-  /** [N]: of each latent, over the tokens. */
-  readonly greatest: Float32Array;
-  /** The latents of token t that are most active, at most LIMITS.topLatents, the greatest first; only those above 0. */
-  top(t: number): { readonly index: number; readonly activation: number }[];
-}
-
-export class SaeEncoder {
+export class SaeEncoder implements LatentEncoder {
   readonly latents: number;
   /** Of the matrix and what is computed with it. */
   readonly bytes: number;
@@ -108,8 +95,7 @@ export class SaeEncoder {
   }
 }
 
-/** The encoders of a model that are in memory: loaded when they are asked for, the least recently used make room. */
-export class Encoders {
+export class Encoders implements EncoderStore {
   private readonly threads: number;
   /** Least recently used first. */
   private readonly kept = new Map<Sae, SaeEncoder>();
@@ -228,30 +214,5 @@ class Graph {
         return w.op("Where", [w.op("GreaterOrEqual", [z, least]), w.op("Relu", [z]), none]);
       }
     }
-  }
-}
-
-/** Lengths of all decoder rows as they steer. */
-function decoderNorms({ decoder, latents, width, outputScale }: Sae): Float32Array {
-  const squares = new Float64Array(latents);
-  const rows = decoder.latentsFirst ? latents : width;
-  for (let start = 0; start < rows; start += PART) {
-    const count = Math.min(PART, rows - start);
-    addSquares(decoder, readRows(decoder.file, decoder.name, start, count), start, squares);
-  }
-  return Float32Array.from(squares, (square) => Math.sqrt(square) * outputScale);
-}
-
-function addSquares({ latentsFirst }: LatentMatrix, values: Float32Array, start: number, squares: Float64Array): void {
-  const latents = squares.length;
-  if (!latentsFirst) {
-    for (let i = 0; i < values.length; i++) squares[i % latents] = (squares[i % latents] as number) + (values[i] as number) ** 2;
-    return;
-  }
-  const count = Math.min(PART, latents - start);
-  const width = values.length / count;
-  for (let i = 0; i < values.length; i++) {
-    const row = start + Math.floor(i / width);
-    squares[row] = (squares[row] as number) + (values[i] as number) ** 2;
   }
 }

@@ -5,8 +5,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { applyEdits } from "../../shared/steering.ts";
 import type { Shape } from "./blocks.ts";
 import { fixtures } from "./fixture.ts";
-import { notScalar } from "./sae.ts";
-import { ENCODED, SaeEncoder } from "./sae-encoder.ts";
+import { ENCODED, notScalar } from "./sae.ts";
+import { SaeEncoder } from "./sae-encoder.ts";
 import { openSafetensors, readTensor } from "./safetensors.ts";
 import { openSources } from "./sources.ts";
 

@@ -98,3 +98,51 @@ export function latentOf(sae: Sae, index: number, norm: number): Latent {
   const zero = -norm * (shift + at(activation.bias));
   return { read, zero, edge: activation.kind === "jumprelu" ? zero + norm * Math.max(0, at(activation.threshold)) : zero };
 }
+
+/** Rows of a matrix that are read at a time. */
+const PART = 1024;
+
+/** Lengths of all decoder rows as they steer. */
+export function decoderNorms({ decoder, latents, width, outputScale }: Sae): Float32Array {
+  const squares = new Float64Array(latents);
+  const rows = decoder.latentsFirst ? latents : width;
+  for (let start = 0; start < rows; start += PART) {
+    const count = Math.min(PART, rows - start);
+    addSquares(decoder, readRows(decoder.file, decoder.name, start, count), start, squares);
+  }
+  return Float32Array.from(squares, (square) => Math.sqrt(square) * outputScale);
+}
+
+function addSquares({ latentsFirst }: LatentMatrix, values: Float32Array, start: number, squares: Float64Array): void {
+  const latents = squares.length;
+  if (!latentsFirst) {
+    for (let i = 0; i < values.length; i++) squares[i % latents] = (squares[i % latents] as number) + (values[i] as number) ** 2;
+    return;
+  }
+  const count = Math.min(PART, latents - start);
+  const width = values.length / count;
+  for (let i = 0; i < values.length; i++) {
+    const row = start + Math.floor(i / width);
+    squares[row] = (squares[row] as number) + (values[i] as number) ** 2;
+  }
+}
+
+/** Tokens that are encoded at once. */
+export const ENCODED = 64;
+
+/** What an encoder found; views that the next call overwrites. */
+export interface Encoded {
+  /** [T, N] */
+  readonly activations: Float32Array;
+  /** [N]: of each latent, over the tokens. */
+  readonly greatest: Float32Array;
+  /** The latents of token t that are most active, at most LIMITS.topLatents, the greatest first; only those above 0. */
+  top(t: number): { readonly index: number; readonly activation: number }[];
+}
+
+/** All latents of an autoencoder at once. */
+export interface LatentEncoder {
+  readonly latents: number;
+  /** @param residuals [T, width], T at most ENCODED. One call at a time. */
+  encode(residuals: Float32Array): Promise<Encoded>;
+}

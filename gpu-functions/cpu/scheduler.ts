@@ -5,6 +5,7 @@ import type { GenerateEvent } from "../../shared/protocol.ts";
 import type { Edits } from "./edit-slots.ts";
 import type { Generation } from "./generation.ts";
 import type { Job, Lead, Sequence } from "./job.ts";
+import type { Runner } from "./model.ts";
 import type { Reading } from "./reading.ts";
 import { CHUNK, type DecoderSession } from "./session.ts";
 import type { Step } from "./step.ts";
@@ -19,7 +20,7 @@ interface Seat {
   written: Edits | undefined;
 }
 
-export class Scheduler {
+export class Scheduler implements Runner {
   private readonly session: DecoderSession;
   private readonly waiting: Job[] = [];
   /** seats[i] is slot i; the first `decoding` of them decode. */
@@ -32,16 +33,10 @@ export class Scheduler {
     this.session = session;
   }
 
-  /** Rows that hold a slot and requests that wait: what health reports and what tests watch. */
   load(): { rows: number; waiting: number } {
     return { rows: this.seats.length, waiting: this.waiting.length };
   }
 
-  /**
-   * Runs a generation and yields its events. Leaving the iteration, or aborting the signal, frees its slots within one step.
-   * @throws TillerError `engine_busy` at once when too many requests wait, `engine_timeout` after `deadlineMs`; the generation's own
-   * error at the end.
-   */
   async *run(generation: Generation, signal: AbortSignal, deadlineMs?: number): AsyncGenerator<GenerateEvent> {
     const leave = this.submit(generation, signal, deadlineMs);
     try {
@@ -51,7 +46,6 @@ export class Scheduler {
     }
   }
 
-  /** Runs a reading to its end. @throws like `run`. */
   async read(reading: Reading, signal: AbortSignal, deadlineMs?: number): Promise<void> {
     const leave = this.submit(reading, signal, deadlineMs);
     try {

@@ -4,7 +4,6 @@ import type { ScoreRequest, ScoreResult } from "../../shared/readings.ts";
 import type { RowEdits } from "./edits.ts";
 import { type KnownModel, type Model, planEdits } from "./model.ts";
 import { Reading } from "./reading.ts";
-import { logprobs } from "./sampler.ts";
 
 /** A text to score: its tokens after those of its prompt. */
 export interface PlannedText {
@@ -47,11 +46,13 @@ export async function scoreText(
   const reading = new Reading({
     ids,
     edits,
-    predictFrom: prompt.length - 1,
-    each(position, { prediction }) {
-      if (prediction === undefined) return;
+    targets: text,
+    scoreFrom: prompt.length - 1,
+    top: request.logprobs,
+    each(position, { scored }) {
+      if (scored === undefined) return;
       const id = text[position + 1 - prompt.length] as number;
-      const { logprob, top } = logprobs(prediction, id, request.logprobs);
+      const { logprob, top } = scored;
       const { tokenizer } = model;
       tokens.push({
         id,

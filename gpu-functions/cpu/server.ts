@@ -35,6 +35,8 @@ import { formatEvent, PING } from "../../shared/sse.ts";
 /** What the server serves. */
 export interface EngineService {
   models(): ModelInfo[];
+  /** How long each phase of the last start of each model took, in milliseconds since it began; engines that do not measure have none. */
+  phases?(): Record<string, Readonly<Record<string, number>>>;
   /** Throws a TillerError before its first event when the request cannot be run; aborting the signal frees what it uses. */
   generate(request: GenerateRequest, signal: AbortSignal): AsyncIterable<GenerateEvent>;
   score(request: ScoreRequest, signal: AbortSignal): Promise<ScoreResult>;
@@ -87,7 +89,10 @@ async function handle(service: EngineService, options: ServerOptions, request: I
     throw new TillerError("method_not_allowed", `${pathname} takes ${method}, not ${request.method}.`);
   }
   // Liveness is not a secret, and whoever watches an engine should not need its token.
-  if (pathname === "/health") return sendJson(response, 200, { status: "ok", models: service.models().map((model) => model.id) });
+  if (pathname === "/health") {
+    const models = service.models().map((model) => model.id);
+    return sendJson(response, 200, { status: "ok", models, ...(service.phases === undefined ? {} : { phases: service.phases() }) });
+  }
   if (options.token !== undefined && !tokenMatches(request.headers.authorization, options.token)) {
     throw new TillerError("unauthorized", "This engine needs its token: Authorization: Bearer <token>.");
   }

@@ -3,13 +3,14 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { fixtures } from "./fixture.ts";
-import { type Model, openModel, readModel } from "./model.ts";
+import { readModel } from "./model.ts";
+import { type OpenModel, openModel } from "./open-model.ts";
 import { encodeHeader, openSafetensors, readTensor } from "./safetensors.ts";
 import { openSources } from "./sources.ts";
 import { Unembedding } from "./unembed.ts";
 import { UnitRows } from "./unit-rows.ts";
 
-async function open(name: string): Promise<Model> {
+async function open(name: string): Promise<OpenModel> {
   const model = await openModel(readModel(path.join(fixtures, name), 2 ** 24), 1);
   onTestFinished(() => model.close());
   return model;

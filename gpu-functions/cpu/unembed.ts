@@ -1,5 +1,5 @@
 // What a direction of the residual stream does to the logits by itself: read by the model's own last norm and output table.
-import type { Model } from "./model.ts";
+import type { OpenModel } from "./open-model.ts";
 
 /** Directions of one call. */
 const ROWS = 32;
@@ -14,18 +14,18 @@ const LOUD = 2 ** 20;
  * A direction that the norm takes away whole has logits of 0.
  */
 export class Unembedding {
-  private readonly model: Model;
+  private readonly model: OpenModel;
   private readonly zero: Float32Array;
   private readonly found: Float32Array;
 
-  private constructor(model: Model) {
+  private constructor(model: OpenModel) {
     this.model = model;
     this.zero = new Float32Array(model.shape.vocab);
     this.found = new Float32Array(ROWS * model.shape.vocab);
   }
 
   /** @param model idle for as long as this is used: its session is. */
-  static async open(model: Model): Promise<Unembedding> {
+  static async open(model: OpenModel): Promise<Unembedding> {
     const made = new Unembedding(model);
     await made.run(new Float32Array(model.shape.width), 1);
     made.zero.set(made.found.subarray(0, made.zero.length));

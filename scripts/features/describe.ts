@@ -1,7 +1,7 @@
 // What is written of every feature: what was counted on texts, and what its decoder row says without any.
 import { appendFileSync, writeFileSync } from "node:fs";
 import type { FeatureLine, FeaturesHeader } from "../../gpu-functions/cpu/feature-file.ts";
-import type { Model } from "../../gpu-functions/cpu/model.ts";
+import type { OpenModel } from "../../gpu-functions/cpu/open-model.ts";
 import type { Tokenizer } from "../../gpu-functions/cpu/tokenizer.ts";
 import { Unembedding } from "../../gpu-functions/cpu/unembed.ts";
 import type { UnitRows } from "../../gpu-functions/cpu/unit-rows.ts";
@@ -23,7 +23,13 @@ const rounded = (value: number): number => Number(value.toPrecision(DIGITS));
 export async function writeFeatures(
   file: string,
   header: FeaturesHeader,
-  { model, tally, rows, signal, each }: { model: Model; tally: Tally; rows: UnitRows; signal: AbortSignal; each: (count: number) => void },
+  {
+    model,
+    tally,
+    rows,
+    signal,
+    each,
+  }: { model: OpenModel; tally: Tally; rows: UnitRows; signal: AbortSignal; each: (count: number) => void },
 ): Promise<boolean> {
   const unembedding = await Unembedding.open(model);
   const { tokenizer } = model;

@@ -2,7 +2,7 @@
 import type { Model } from "../../gpu-functions/cpu/model.ts";
 import { readText } from "../../gpu-functions/cpu/read-text.ts";
 import type { Sae } from "../../gpu-functions/cpu/sae.ts";
-import { ENCODED } from "../../gpu-functions/cpu/sae-encoder.ts";
+import { ENCODED } from "../../gpu-functions/cpu/sae.ts";
 import type { Position } from "./partial.ts";
 import type { Tally } from "./tally.ts";
 import type { Window } from "./texts.ts";

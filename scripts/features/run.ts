@@ -3,7 +3,8 @@ import { renameSync, rmSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import path from "node:path";
 import type { FeaturesHeader } from "../../gpu-functions/cpu/feature-file.ts";
-import { type KnownModel, type Model, openModel } from "../../gpu-functions/cpu/model.ts";
+import type { KnownModel } from "../../gpu-functions/cpu/model.ts";
+import { type OpenModel, openModel } from "../../gpu-functions/cpu/open-model.ts";
 import { UnitRows } from "../../gpu-functions/cpu/unit-rows.ts";
 import { Progress, type ProgressOptions } from "../models/progress.ts";
 import { LISTED, writeFeatures } from "./describe.ts";
@@ -104,7 +105,7 @@ async function countTokens(windows: AsyncIterable<Window>, signal: AbortSignal):
 
 interface Reading {
   readonly plan: Plan;
-  readonly model: Model;
+  readonly model: OpenModel;
   readonly tally: Tally;
   readonly position: Position;
   /** Tokens of all texts. */
@@ -142,7 +143,7 @@ async function readTexts(
 async function describe(
   header: FeaturesHeader,
   { known, source, out }: Plan,
-  model: Model,
+  model: OpenModel,
   tally: Tally,
   options: RunOptions,
 ): Promise<boolean> {
