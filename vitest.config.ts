@@ -1,6 +1,21 @@
+import { existsSync } from "node:fs";
 import path from "node:path";
 import { cloudflareTest, readD1Migrations } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
+
+/** The engine protocol's tests once more, on the PyTorch engine: gpu-functions/gpu/python.test.ts says so where it is left out. */
+const gpuEngine = {
+  test: {
+    name: "gpu",
+    pool: "forks" as const,
+    include: ["gpu-functions/conformance/*.test.ts"],
+    env: { TILLER_ENGINE: "gpu", OMP_NUM_THREADS: "1" },
+    // A process with PyTorch takes seconds to start, and every file has some.
+    testTimeout: 180_000,
+    hookTimeout: 180_000,
+    expect: { poll: { timeout: 15_000 } },
+  },
+};
 
 export default defineConfig({
   test: {
@@ -33,6 +48,7 @@ export default defineConfig({
           expect: { poll: { timeout: 15_000 } },
         },
       },
+      ...(existsSync(path.join(import.meta.dirname, ".tiller", "torch")) || process.env.PYTHON ? [gpuEngine] : []),
       {
         // Everything that runs in Node. Plain processes: a VM has its own typed arrays, which native code does not take for them.
         test: {

@@ -5,9 +5,9 @@ import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { GenerateRequest } from "../../shared/protocol.ts";
 import { parseEvents } from "../../shared/sse.ts";
+import { fixtures } from "../cpu/fixture.ts";
+import { newServer } from "../cpu/server.ts";
 import { type Engine, loadEngine } from "./engine.ts";
-import { fixtures } from "./fixture.ts";
-import { newServer } from "./server.ts";
 
 const MODEL = "tiny-gpt2";
 const directories = [path.join(fixtures, MODEL)];
@@ -48,7 +48,7 @@ const free = () => until(() => load().rows === 0);
 /** A row in every slot, for as long as they are wanted. */
 function fill(): { done: Promise<unknown>; end: () => void } {
   const gone = new AbortController();
-  const { slots } = engine.model(MODEL).session.settings;
+  const { slots } = engine.model(MODEL).plan;
   const done = Promise.all(
     Array.from({ length: slots }, async () => {
       while (!gone.signal.aborted) for await (const _ of engine.generate(GenerateRequest.parse(body()), gone.signal));
@@ -82,7 +82,7 @@ describe("POST /cancel", () => {
 
   it("ends one that waits for slots, while those who have them go on", async () => {
     const others = fill();
-    await until(() => load().rows === engine.model(MODEL).session.settings.slots);
+    await until(() => load().rows === engine.model(MODEL).plan.slots);
     const answer = post("/generate", body({ id: "waiting" }));
     await until(() => load().waiting > 0);
     expect(await cancel("waiting")).toEqual({ canceled: true });
@@ -152,7 +152,7 @@ describe("an id", () => {
     await (await post("/generate", body({ id: "job", max_tokens: 2 }))).json();
     expect(await cancel("job")).toEqual({ canceled: false });
     const others = fill();
-    await until(() => load().rows === engine.model(MODEL).session.settings.slots);
+    await until(() => load().rows === engine.model(MODEL).plan.slots);
     expect((await post("/generate", body({ id: "job", deadline_ms: 1 }))).status).toBe(504);
     expect(await cancel("job")).toEqual({ canceled: false });
     others.end();

@@ -5,9 +5,9 @@ import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { encodeFloat32 } from "../../shared/base64.ts";
 import { GenerateRequest, type RowResult } from "../../shared/protocol.ts";
 import { ActivationsRequest, LatentsRequest } from "../../shared/readings.ts";
+import { Fixture, fixtures } from "../cpu/fixture.ts";
+import { ENCODED } from "../cpu/sae.ts";
 import { type Engine, loadEngine } from "./engine.ts";
-import { Fixture, fixtures } from "./fixture.ts";
-import { ENCODED } from "./sae-encoder.ts";
 
 /** tiny-gpt2 with every tiny autoencoder, and the bundled model, which begins texts with BOS. */
 const MODEL = "tiny-saes";
@@ -80,7 +80,7 @@ describe("latents of texts", () => {
     for (const [t, values] of wanted.entries()) {
       const best = rankedBy(values).slice(0, 5);
       expect(item?.top[t]?.map(({ index }) => index)).toEqual(best.map(({ index }) => index));
-      item?.top[t]?.forEach(({ activation }, i) => expect(activation).toBeCloseTo(best[i]?.score as number, 4));
+      item?.top[t]?.forEach(({ activation }, i) => expect(activation / (best[i]?.score as number)).toBeCloseTo(1, 5));
     }
     const greatest = Array.from({ length: 32 }, (_, i) => Math.max(...wanted.map((values) => values[i] as number)));
     expect(item?.ranking.map(({ index }) => index)).toEqual(
@@ -89,9 +89,9 @@ describe("latents of texts", () => {
         .map(({ index }) => index),
     );
     for (const { index, max, max_position, values } of item?.ranking ?? []) {
-      expect(max).toBeCloseTo(greatest[index] as number, 4);
+      expect(max / (greatest[index] as number)).toBeCloseTo(1, 5);
       expect(values[max_position]).toBe(max);
-      values.forEach((value, t) => expect(value).toBeCloseTo(wanted[t]?.[index] as number, 4));
+      values.forEach((value, t) => expect(value).toBeCloseTo(wanted[t]?.[index] as number, 3));
     }
   });
 
@@ -162,7 +162,7 @@ describe("activations on texts", () => {
     const target = { vector: encodeFloat32(vector), point: "blocks.3.hook_resid_post" };
     const [item] = await activations([target], ["A rainy day"]);
     const wanted = (await residualsOf("A rainy day", 4)).map((h) => h.reduce((sum, x, d) => sum + x * Math.fround(vector[d] as number), 0));
-    item?.values[0]?.forEach((value, t) => expect(value).toBeCloseTo(wanted[t] as number, 4));
+    item?.values[0]?.forEach((value, t) => expect(value).toBeCloseTo(wanted[t] as number, 3));
     const mood = feature("3-tales-directions", 0, BUNDLED);
     const happy = "They were so happy and smiled.";
     const sad = "They were so sad and cried.";

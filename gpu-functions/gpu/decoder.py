@@ -4,6 +4,7 @@ Boundary b of the residual stream lies before layer b; boundary `layers` lies af
 fixed shapes, so that one call can be captured as a CUDA graph; nothing here waits for the device.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,16 +13,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .config import Rope, Spec
-from .edits import Tables
+from .edits import EDITS, Tables
 from .weights import Layer, Linear, Norm, Weights, load
 
 
 @dataclass
 class Taken:
-    """Of every boundary, in order: the residual stream after its edits [B, T, width], and what the edits measured (edits.Tables.apply)."""
+    """
+    What a call is asked for besides logits.
 
-    streams: list[Tensor] = field(default_factory=list)
-    measured: list[Tensor] = field(default_factory=list)
+    @param boundaries whose residual streams are wanted, after their edits: they come in `streams`, [B, T, width].
+    @param measure whether edits are measured (edits.Tables.apply): [B, T, boundaries, EDITS].
+    """
+
+    boundaries: frozenset[int] = frozenset()
+    measure: bool = False
+    streams: dict[int, Tensor] = field(default_factory=dict)
+    measured: Tensor | None = None
 
 
 class Decoder:
@@ -38,6 +46,8 @@ class Decoder:
             like.new_zeros(spec.layers, slots, self.context, spec.kv_heads, spec.head_dim) for _ in range(2)
         )
         self.cos, self.sin = (None, None) if spec.rope is None else rope_tables(spec.rope, spec.head_dim, self.context, like.device)
+        if spec.embedding_scale is not None:
+            self.embedding_scale = torch.tensor(spec.embedding_scale, dtype=like.dtype, device=like.device)
         self.tables = Tables(slots, spec.layers + 1, spec.width, like.device)
 
     @classmethod
@@ -45,37 +55,48 @@ class Decoder:
         return cls(*load(directory, torch.device(device), dtype), slots, context)
 
     @torch.inference_mode()
-    def forward(self, ids: Tensor, positions: Tensor, slots: Tensor, limit: int, taken: "Taken | None" = None) -> Tensor:
+    def forward(
+        self, ids: Tensor, positions: Tensor, slots: Tensor, limit: int,
+        heads: int | None = None, edited: Collection[int] | None = None, taken: Taken | None = None,
+    ) -> Tensor:  # fmt: skip
         """
         Runs T tokens of each of B rows, and keeps their keys and values.
 
         @param ids [B, T]; positions [B, T], absolute; slots [B], the row's place in cache and tables.
         @param limit no position is as large: so much of the cache is read.
-        @param taken gets what is asked for besides.
-        @returns logits [B, T, vocab] in float32.
+        @param heads of how many last tokens logits are wanted; None = of all.
+        @param edited boundaries whose tables are applied; None = all. Others must hold no edits of these slots.
+        @returns logits [B, heads, vocab] in float32.
         """
-        spec, w = self.spec, self.weights
+        spec, w, taken = self.spec, self.weights, taken or Taken()
+        edited = range(spec.layers + 1) if edited is None else edited
+        if taken.measure:
+            taken.measured = torch.zeros(*ids.shape, spec.layers + 1, EDITS, device=ids.device)
+
+        def boundary(b: int, x: Tensor) -> Tensor:
+            if b in edited:
+                x = self.tables.apply(b, x, slots, None if taken.measured is None else taken.measured[:, :, b])
+            if b in taken.boundaries:
+                taken.streams[b] = x
+            return x
+
         x = w.embedding[ids]
         if spec.embedding_scale is not None:
             # Rounded to the type of the arithmetic, as in transformers.
-            x = x * torch.tensor(spec.embedding_scale, dtype=x.dtype, device=x.device)
+            x = x * self.embedding_scale
         if w.positions is not None:
             x = x + w.positions[positions]
-        x = self.boundary(0, x, slots, taken)
+        x = boundary(0, x)
         for i, layer in enumerate(w.layers):
             attended = self.attend(i, layer, self.norm(x, layer.before_attention), positions, slots, limit)
             x = x + (attended if layer.after_attention is None else self.norm(attended, layer.after_attention))
             added = self.mlp(layer, self.norm(x, layer.before_mlp))
             x = x + (added if layer.after_mlp is None else self.norm(added, layer.after_mlp))
-            x = self.boundary(i + 1, x, slots, taken)
+            x = boundary(i + 1, x)
+        if heads is not None:
+            x = x[:, x.shape[1] - heads :]
         logits = (self.norm(x, w.last) @ w.head.T).float()
         return logits if spec.logit_cap is None else spec.logit_cap * torch.tanh(logits / spec.logit_cap)
-
-    def boundary(self, b: int, x: Tensor, slots: Tensor, taken: "Taken | None") -> Tensor:
-        x = self.tables.apply(b, x, slots, None if taken is None else taken.measured)
-        if taken is not None:
-            taken.streams.append(x)
-        return x
 
     def norm(self, x: Tensor, norm: Norm) -> Tensor:
         eps = self.spec.norm_eps

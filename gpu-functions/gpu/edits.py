@@ -4,7 +4,6 @@ one read and one write; and the tables through which every slot's edits act insi
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,6 +11,8 @@ from torch import Tensor
 INF = math.inf
 # Edits of one point that read the residual stream: as many as the protocol allows (shared/protocol.ts, LIMITS.editsPerPoint).
 SLOTS = 8
+# Edits of one point altogether: as many as a row may have (LIMITS.edits).
+EDITS = 32
 
 
 class EditError(ValueError):
@@ -53,9 +54,6 @@ class Function:
     @property
     def affine(self) -> bool:
         return self.low == -INF and self.high == INF
-
-    def of(self, s: float) -> float:
-        return self.scale * s + self.offset + (min(max(s, self.low), self.high) - s if s > self.edge else 0.0)
 
 
 # What a table's place holds while no edit uses it: g = s, whatever s is.
@@ -105,9 +103,9 @@ def read_write(edit: Edit) -> ReadWrite:
 @dataclass(frozen=True)
 class Program:
     """
-    One point's edits: s = h U, then s' = s + g(s') M in order, then h + add + g(s') W. U: [width, n], W: [n, width], M: [n, n].
+    One point's edits: s = h U, then s' = s + g(s') M in order, then h + add + g(s') W. U: [n, width], W: [n, width], M: [n, n].
 
-    `parts` are the edits themselves; slotted[k] is the edit whose read is s[k].
+    Of the edits themselves, in order: what each adds is (offset + g(s') G) times a write of the length `norms`. G: [n, edits].
     """
 
     read: Tensor
@@ -115,27 +113,9 @@ class Program:
     add: Tensor
     cross: Tensor
     functions: tuple[Function, ...]
-    parts: tuple[ReadWrite, ...]
-    slotted: tuple[int, ...]
-
-    def deltas(self, reads: list[float]) -> list[float]:
-        """||delta|| of every edit at one position, from the reads s = h U that were measured: the same recursion, in float64."""
-        gains: list[float] = []
-        for i, part in enumerate(self.parts):
-            s = 0.0
-            if i in self.slotted:
-                s = reads[self.slotted.index(i)] + sum(g * self.interaction[j][i] for j, g in enumerate(gains))
-            gains.append(part.f.of(s))
-        return [abs(g) * norm for g, norm in zip(gains, self.norms, strict=True)]
-
-    @cached_property
-    def interaction(self) -> list[list[float]]:
-        """w_j . u_i."""
-        return (torch.stack([p.write for p in self.parts]) @ torch.stack([p.read for p in self.parts]).T).tolist()
-
-    @cached_property
-    def norms(self) -> list[float]:
-        return [part.write.norm().item() for part in self.parts]
+    offset: Tensor
+    gain: Tensor
+    norms: Tensor
 
 
 def compile_point(edits: list[Edit], width: int) -> Program:
@@ -147,16 +127,19 @@ def compile_point(edits: list[Edit], width: int) -> Program:
     parts = [read_write(edit) for edit in edits]
     affine = all(part.f.affine for part in parts)
     slotted = [i for i, part in enumerate(parts) if not affine or part.f.scale != 0]
-    if len(slotted) > SLOTS:
-        raise EditError(f"{len(slotted)} edits read the residual at one point, the limit is {SLOTS}: merge directions or use fewer.")
+    n = len(slotted)
+    if n > SLOTS:
+        raise EditError(f"{n} edits read the residual at one point, the limit is {SLOTS}: merge directions or use fewer.")
     empty = torch.zeros(0, width, dtype=torch.float64)
     read = torch.stack([parts[i].read for i in slotted]) if slotted else empty
+    write = torch.stack([part.write for part in parts])
+    norms = write.norm(dim=1)
     if not affine:
-        write = torch.stack([part.write for part in parts])
         cross = torch.triu(write @ read.T, 1)
-        return Program(read.T, write, torch.zeros(width), cross, tuple(part.f for part in parts), tuple(parts), tuple(slotted))
+        functions = tuple(part.f for part in parts)
+        return Program(read, write, torch.zeros(width), cross, functions, torch.zeros(n), torch.eye(n), norms)
     # gain[i] is the row of d g_i / d s over the places, bias[i] the part of g_i that does not depend on h.
-    gain = torch.zeros(len(parts), len(slotted), dtype=torch.float64)
+    gain = torch.zeros(len(parts), n, dtype=torch.float64)
     bias = torch.zeros(len(parts), dtype=torch.float64)
     for i, part in enumerate(parts):
         if i in slotted:
@@ -166,51 +149,56 @@ def compile_point(edits: list[Edit], width: int) -> Program:
             coupling = part.f.scale * (parts[j].write @ part.read)
             gain[i] += coupling * gain[j]
             bias[i] += coupling * bias[j]
-    writes = torch.stack([part.write for part in parts])
-    n = len(slotted)
-    return Program(read.T, gain.T @ writes, bias @ writes, torch.zeros(n, n), (NEUTRAL,) * n, tuple(parts), tuple(slotted))
+    return Program(read, gain.T @ write, bias @ write, torch.zeros(n, n), (NEUTRAL,) * n, bias, gain.T, norms)
 
 
 class Tables:
     """
     The edits of every slot at every boundary, as data: any number of configurations runs through the same operations.
 
-    read [boundaries, slots, width, SLOTS], write [.., SLOTS, width], add [.., width], cross [.., SLOTS, SLOTS], functions [.., 5, SLOTS];
-    all float32.
+    read and write [boundaries, slots, SLOTS, width], add [.., width], cross [.., SLOTS, SLOTS], functions [.., 5, SLOTS]; of the single
+    edits gain [.., SLOTS, EDITS], offset and norms [.., EDITS]; all float32.
     """
 
     def __init__(self, slots: int, boundaries: int, width: int, device: torch.device):
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(boundaries, slots, *shape, device=device)
 
-        self.read, self.write, self.add = zeros(width, SLOTS), zeros(SLOTS, width), zeros(width)
+        self.read, self.write, self.add = zeros(SLOTS, width), zeros(SLOTS, width), zeros(width)
         self.cross, self.functions = zeros(SLOTS, SLOTS), zeros(5, SLOTS)
-        self.width = width
-        for slot in range(slots):
-            self.set(slot, {})
+        self.gain, self.offset, self.norms = zeros(SLOTS, EDITS), zeros(EDITS), zeros(EDITS)
+        self.neutral = self.functions.new_tensor(rows([NEUTRAL] * SLOTS))
+        self.functions[:] = self.neutral
+        self.used: list[frozenset[int]] = [frozenset()] * slots
 
     def set(self, slot: int, programs: dict[int, Program]) -> None:
         """The edits that the slot's next calls apply, by boundary; replaces what was there."""
-        for part in (self.read, self.write, self.add, self.cross):
-            part[:, slot] = 0
-        self.functions[:, slot] = self.functions.new_tensor(rows([NEUTRAL] * SLOTS))
+        for b in self.used[slot] | programs.keys():
+            for part in (self.read, self.write, self.add, self.cross, self.gain, self.offset, self.norms):
+                part[b, slot] = 0
+            self.functions[b, slot] = self.neutral
         for b, program in programs.items():
-            n = len(program.functions)
-            self.read[b, slot, :, :n] = program.read.to(self.read)
-            self.write[b, slot, :n] = program.write.to(self.write)
+            n, edits = program.gain.shape
             self.add[b, slot] = program.add.to(self.add)
+            self.offset[b, slot, :edits] = program.offset.to(self.offset)
+            self.norms[b, slot, :edits] = program.norms.to(self.norms)
+            if n == 0:
+                continue
+            self.read[b, slot, :n] = program.read.to(self.read)
+            self.write[b, slot, :n] = program.write.to(self.write)
             self.cross[b, slot, :n, :n] = program.cross.to(self.cross)
-            if n > 0:
-                self.functions[b, slot, :, :n] = self.functions.new_tensor(rows(program.functions))
+            self.gain[b, slot, :n, :edits] = program.gain.to(self.gain)
+            self.functions[b, slot, :, :n] = self.functions.new_tensor(rows(program.functions))
+        self.used[slot] = frozenset(programs)
 
-    def apply(self, b: int, x: Tensor, slots: Tensor, measured: list[Tensor] | None = None) -> Tensor:
+    def apply(self, b: int, x: Tensor, slots: Tensor, measured: Tensor | None = None) -> Tensor:
         """
         x: [B, T, width] of these slots [B]; the result has its type.
 
-        @param measured gets the reads, ||delta||^2 and ||h||^2: [B, T, SLOTS + 2], float32. Receipts are made of it.
+        @param measured gets ||delta|| / ||h|| of every edit, [B, T, EDITS], float32; 0 where nothing was written. Receipts are made of it.
         """
         wide = x.float()
-        s = torch.bmm(wide, self.read[b, slots])
+        s = torch.bmm(wide, self.read[b, slots].mT)
         scale, offset, low, high, edge = self.functions[b, slots].unsqueeze(2).unbind(1)
         cross = self.cross[b, slots]
 
@@ -221,10 +209,13 @@ class Tables:
         current = s
         for _ in range(SLOTS - 1):
             current = s + torch.bmm(gains(current), cross)
-        delta = self.add[b, slots].unsqueeze(1) + torch.bmm(gains(current), self.write[b, slots])
+        g = gains(current)
+        delta = self.add[b, slots].unsqueeze(1) + torch.bmm(g, self.write[b, slots])
         if measured is not None:
-            squares = [part.square().sum(-1, keepdim=True) for part in (delta, wide)]
-            measured.append(torch.cat([s, *squares], -1))
+            each = (self.offset[b, slots].unsqueeze(1) + torch.bmm(g, self.gain[b, slots])).abs() * self.norms[b, slots].unsqueeze(1)
+            # What should have been written must have been: a receipt never claims more than was measured.
+            written = delta.square().sum(-1, keepdim=True) > 0
+            measured.copy_(torch.where(written, each / wide.norm(dim=-1, keepdim=True), 0.0))
         # Rows without edits keep every bit: what is added to them is zero.
         return (wide + delta).to(x.dtype)
 

@@ -1,31 +1,29 @@
 """One row's edits while it runs: which of them act at which position, their folded programs, and the receipts that prove it."""
 
+from bisect import bisect_right
+from collections import deque
 from dataclasses import dataclass, replace
-from typing import Any
 
+import numpy as np
 from torch import Tensor
 
-from .edits import SLOTS, Edit, Program, compile_point
+from .edits import Edit, Program, compile_point
 
 # Compiled combinations of edits that are kept: prompt, ranges and the current step of a schedule.
 KEPT = 16
-
-
-class NotApplied(ValueError):
-    """`steering_not_applied`: edits that should have changed something changed nothing."""
+# Generated positions whose part of the receipts can still be taken back: more than are computed before the caller sees a stop string.
+REMEMBERED = 4096
 
 
 @dataclass(frozen=True)
 class PlacedEdit:
     """
     An edit at a boundary. `positions`: all, prompt, generated, prompt_except_last, or half-open ranges of absolute positions;
-    `schedule`: constant, or (decay | ramp, tokens); `index` is its place in the request, `point` as the receipt shows it.
+    `schedule`: constant, or (decay | ramp, tokens).
     """
 
     edit: Edit
     boundary: int
-    point: str
-    index: int
     positions: str | list[tuple[int, int]] = "all"
     schedule: str | tuple[str, int] = "constant"
 
@@ -50,19 +48,6 @@ class PlacedEdit:
         step = position - prompt
         return min(1.0, (step + 1) / tokens) if kind == "ramp" else max(0.0, 1 - step / tokens)
 
-    @property
-    def neutral(self) -> bool:
-        """Whether it cannot change anything whatever h is: zero strength, or a scale of one."""
-        method, strength = self.edit.method, self.edit.strength
-        return (method == "SIMPLE_ADDITIVE" and strength == 0) or (method == "ORTHOGONAL_DECOMP" and strength == 1)
-
-
-@dataclass
-class Tally:
-    positions: int = 0
-    changed: int = 0
-    relative: float = 0.0
-
 
 class RowEdits:
     """
@@ -74,8 +59,17 @@ class RowEdits:
 
     def __init__(self, edits: list[PlacedEdit], prompt: int, width: int, untouched: frozenset[int] = frozenset()):
         self.edits, self.prompt, self.width, self.untouched = edits, prompt, width, untouched
-        self.tallies = [Tally() for _ in edits]
+        # Of every edit: positions it acted on, positions it changed, and the sum of ||delta|| / ||h|| over them.
+        self.positions, self.changed, self.relative = (np.zeros(len(edits)) for _ in range(3))
+        self.history: deque[tuple[int, np.ndarray, np.ndarray]] = deque(maxlen=REMEMBERED)
         self.programs: dict[tuple[tuple[int, float], ...], dict[int, Program]] = {}
+        # A schedule first differs from the prompt at its first or second token; from then on every token is looked at.
+        edges = {prompt - 1, prompt, prompt + 1, *untouched, *(t + 1 for t in untouched)}
+        for placed in edits:
+            if not isinstance(placed.positions, str):
+                edges.update(edge for span in placed.positions for edge in span)
+        self.edges = sorted(edges)
+        self.scheduled = max((placed.schedule[1] for placed in edits if not isinstance(placed.schedule, str)), default=-1)
         # Every combination that can occur is a subset of all: what compiles together compiles apart.
         self.compile(tuple((i, 1.0) for i in range(len(edits))))
 
@@ -89,7 +83,12 @@ class RowEdits:
     def changes_at(self, start: int, limit: int) -> int:
         """The first position after `start`, at most `limit`, at which other edits act than at `start`."""
         now = self.active(start)
-        return next((position for position in range(start + 1, limit) if self.active(position) != now), limit)
+        if self.prompt <= start + 1 <= self.prompt + self.scheduled and self.active(start + 1) != now:
+            return min(start + 1, limit)
+        for edge in self.edges[bisect_right(self.edges, start) :]:
+            if edge >= limit or self.active(edge) != now:
+                return min(edge, limit)
+        return limit
 
     def at(self, position: int) -> dict[int, Program]:
         """The programs that act at a position, by boundary. The same object comes back while nothing changes."""
@@ -110,46 +109,30 @@ class RowEdits:
         self.programs[active] = compiled
         return compiled
 
-    def record(self, position: int, measured: Tensor) -> None:
-        """Adds what a call measured at a position, [boundaries, SLOTS + 2] on the host, to the receipts."""
-        active = self.active(position)
-        for boundary, program in self.at(position).items():
-            *reads, delta_squared, residual_squared = measured[boundary].tolist()
-            here = [i for i, _ in active if self.edits[i].boundary == boundary]
-            for i, delta in zip(here, program.deltas(reads[:SLOTS]), strict=True):
-                tally = self.tallies[i]
-                tally.positions += 1
-                # What the host computes must have been written by the decoder too: a receipt never claims more than was measured.
-                if delta_squared > 0:
-                    tally.changed += delta > 0
-                    tally.relative += delta / residual_squared**0.5
+    def record(self, start: int, measured: np.ndarray) -> None:
+        """
+        Adds what a call measured (edits.Tables.apply) to the receipts.
 
-    def receipts(self) -> list[dict[str, Any]]:
-        """As the protocol has them (shared/protocol.ts, Receipt)."""
-        return [
-            {
-                "edit": placed.index, "point": placed.point, "method": placed.edit.method, "strength": placed.edit.strength,
-                "positions": tally.positions, "positions_changed": tally.changed,
-                "mean_relative_delta": tally.relative / tally.positions if tally.positions else 0,
-            }
-            for placed, tally in zip(self.edits, self.tallies, strict=True)
-        ]  # fmt: skip
-
-    def require_effect(self, name: str) -> None:
-        """@raises NotApplied when edits that should have changed something changed nothing."""
-        meant = [i for i, placed in enumerate(self.edits) if not placed.neutral]
-        if not meant or any(self.tallies[i].changed for i in meant):
+        @param measured [T, boundaries, EDITS] of positions from `start` on, at which the same edits act.
+        """
+        active = self.active(start)
+        if not active:
             return
-        if not any(self.tallies[i].positions for i in meant):
-            why = "met no position: their positions lie outside the prompt and the generated text."
-        elif all(self.edits[i].edit.method == "LATENT_CLAMP" for i in meant):
-            why = (
-                "changed nothing: the latents already had the activations they are clamped to, as one that is never active has 0. "
-                "Clamp to another value."
-            )
-        else:
-            why = (
-                "changed nothing: no position's projection went past the bound, or the strength is too small to change a float32. "
-                "Use a tighter bound or a larger strength."
-            )
-        raise NotApplied(f"The edits of row '{name}' {why}")
+        here = np.array([i for i, _ in active])
+        boundaries = [self.edits[i].boundary for i in here]
+        columns = [boundaries[:k].count(b) for k, b in enumerate(boundaries)]
+        values = measured[:, boundaries, columns].astype(np.float64)
+        self.add(here, values, 1)
+        if start >= self.prompt:
+            self.history.extend((start + t, here, values[t : t + 1]) for t in range(len(values)))
+
+    def add(self, edits: np.ndarray, values: np.ndarray, sign: int) -> None:
+        self.positions[edits] += sign * len(values)
+        self.changed[edits] += sign * (values > 0).sum(0)
+        self.relative[edits] += sign * values.sum(0)
+
+    def forget(self, position: int) -> None:
+        """Takes back what was recorded of generated positions from `position` on: they were computed before the row's end was known."""
+        while self.history and self.history[-1][0] >= position:
+            _, edits, values = self.history.pop()
+            self.add(edits, values, -1)

@@ -55,7 +55,7 @@ class Settings:
     presence_penalty: Tensor
 
 
-def sample(logits: Tensor, counts: Tensor, settings: Settings, u: Tensor) -> Tensor:
+def sample(logprobs: Tensor, counts: Tensor, settings: Settings, u: Tensor, drawn: bool = True, truncated: bool = True) -> Tensor:
     """
     Picks the next token of every row.
 
@@ -63,25 +63,27 @@ def sample(logits: Tensor, counts: Tensor, settings: Settings, u: Tensor) -> Ten
     The kept tokens' masses are walked in ascending id until they pass u times their sum: an order that needs no sort, so that engines
     agree on it.
 
-    @param logits [B, V] float; counts [B, V], how often each id was generated; u [B], in [0, 1).
+    @param logprobs [B, V] float64: log softmax of the logits; counts [B, V], how often each id was generated; u [B], in [0, 1).
+    @param drawn whether any row has a temperature above 0; truncated whether any of those has top_k or top_p.
     @returns ids [B].
     """
-    scores = torch.log_softmax(logits.double(), -1)
-    scores = scores - settings.frequency_penalty[:, None] * counts - settings.presence_penalty[:, None] * (counts > 0)
+    scores = logprobs - settings.frequency_penalty[:, None] * counts - settings.presence_penalty[:, None] * (counts > 0)
     # The lowest id among equals, which argmax does not promise.
     peak = scores.amax(-1, keepdim=True)
     greedy = (scores == peak).to(torch.uint8).argmax(-1)
+    if not drawn:
+        return greedy
     # Relative to the peak before dividing: a tiny temperature then gives -inf for the others, never NaN for the best.
     warm = torch.where(settings.temperature == 0, 1.0, settings.temperature.double())[:, None]
     masses = torch.exp((scores - peak) / warm)
-    kept = truncate(masses, settings.top_k, settings.top_p)
+    kept = truncate(masses, settings.top_k, settings.top_p) if truncated else masses
     sums = kept.cumsum(-1)
     target = u.double()[:, None] * sums[:, -1:]
     # The first id that passes; rounding can leave the sum a hair below the target, then the last one that is kept.
     passes = (sums > target) & (kept > 0)
     last = kept.shape[-1] - 1 - (kept > 0).flip(-1).to(torch.uint8).argmax(-1)
-    drawn = torch.where(passes.any(-1), passes.to(torch.uint8).argmax(-1), last)
-    return torch.where(settings.temperature == 0, greedy, drawn)
+    chosen = torch.where(passes.any(-1), passes.to(torch.uint8).argmax(-1), last)
+    return torch.where(settings.temperature == 0, greedy, chosen)
 
 
 def truncate(masses: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from gpu.config import ConfigError, read_spec
 from gpu.decoder import Decoder, Taken
 from gpu.edits import Edit, Latent
-from gpu.row import NotApplied, PlacedEdit, RowEdits
+from gpu.row import PlacedEdit, RowEdits
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 TOLERANCE = 2e-4
@@ -35,7 +35,7 @@ class Fixture:
         )  # fmt: skip
 
     def row(self, case: dict[str, Any]) -> RowEdits:
-        placed = [PlacedEdit(self.edit(e), e["boundary"], "", i, e.get("positions", "all")) for i, e in enumerate(case["edits"])]
+        placed = [PlacedEdit(self.edit(e), e["boundary"], e.get("positions", "all")) for e in case["edits"]]
         return RowEdits(placed, case["prompt"], self.decoder.spec.width)
 
     def run(self, case: dict[str, Any], chunk: int, slot: int = 0, row: RowEdits | None = None) -> tuple[Tensor, Tensor]:
@@ -45,13 +45,11 @@ class Fixture:
         while at < len(ids):
             end = row.changes_at(at, min(at + chunk, len(ids)))
             self.decoder.tables.set(slot, row.at(at))
-            taken = Taken()
-            step = self.decoder.forward(torch.tensor([ids[at:end]]), torch.arange(at, end)[None], torch.tensor([slot]), end, taken)
-            measured = torch.stack([each[0] for each in taken.measured])
-            for position in range(at, end):
-                row.record(position, measured[:, position - at])
+            taken = Taken(frozenset(range(self.decoder.spec.layers + 1)), measure=True)
+            step = self.decoder.forward(torch.tensor([ids[at:end]]), torch.arange(at, end)[None], torch.tensor([slot]), end, taken=taken)
+            row.record(at, taken.measured[0].numpy())
             logits.append(step[0])
-            streams.append(torch.stack([x[0] for x in taken.streams]))
+            streams.append(torch.stack([x[0] for _, x in sorted(taken.streams.items())]))
             at = end
         return torch.cat(logits), torch.cat(streams, 1)
 
@@ -122,43 +120,52 @@ class Receipts(unittest.TestCase):
         """Each alone at its point: ||delta|| is what the stream differs by."""
         length = len(self.plain["ids"])
         for method, strength, boundary in (("SIMPLE_ADDITIVE", 2.0, 1), ("ABLATE", 0.0, 0), ("ORTHOGONAL_DECOMP", -1.0, 0)):
-            row = self.run_edits(PlacedEdit(Edit(method, self.direction, strength), boundary, "blocks.1.hook_resid_pre", 0), chunk=1)
-            [receipt] = row.receipts()
+            row = self.run_edits(PlacedEdit(Edit(method, self.direction, strength), boundary), chunk=1)
+            relative = row.relative[0]
             _, before = self.fixture.run(self.plain, 1, row=RowEdits([], 8, self.fixture.decoder.spec.width))
             _, after = self.fixture.run(self.plain, 1, row=row)
             change = (after[boundary] - before[boundary]).norm(dim=-1) / before[boundary].norm(dim=-1)
             with self.subTest(method):
-                self.assertEqual((receipt["positions"], receipt["positions_changed"]), (length - 1, length - 1))
-                self.assertAlmostEqual(receipt["mean_relative_delta"], change[1:].mean().item(), delta=1e-4)
+                self.assertEqual((row.positions[0] / 2, row.changed[0] / 2), (length - 1, length - 1))
+                self.assertAlmostEqual(relative / (length - 1), change[1:].mean().item(), delta=1e-4)
                 self.assertEqual(change[0], 0)
 
     def test_count_for_each_edit_of_a_point_its_own_change(self) -> None:
         never, always = Edit("PROJECTION_CAP", self.direction, 1e9), Edit("SIMPLE_ADDITIVE", self.direction, 1.0)
-        row = self.run_edits(PlacedEdit(never, 1, "", 0), PlacedEdit(always, 1, "", 1))
-        self.assertEqual([receipt["positions_changed"] for receipt in row.receipts()], [0, len(self.plain["ids"]) - 1])
+        row = self.run_edits(PlacedEdit(never, 1), PlacedEdit(always, 1))
+        self.assertEqual(row.changed.tolist(), [0, len(self.plain["ids"]) - 1])
+
+    def test_say_nothing_of_edits_that_did_nothing(self) -> None:
+        never = Edit("LATENT_CLAMP", self.direction, 0.0, latent=Latent(self.direction, 1e9, 1e9))
+        row = self.run_edits(PlacedEdit(never, 1), PlacedEdit(Edit("ABLATE", self.direction), 2, [(500, 600)]))
+        self.assertEqual((row.positions.tolist(), row.changed.tolist(), row.relative.tolist()), ([len(self.plain["ids"]) - 1, 0], [0, 0], [0, 0]))
 
     def test_schedules_share_the_change_out_over_generated_tokens(self) -> None:
-        edit = PlacedEdit(Edit("SIMPLE_ADDITIVE", self.direction, 1.0), 1, "", 0, schedule=("decay", 2))
+        edit = PlacedEdit(Edit("SIMPLE_ADDITIVE", self.direction, 1.0), 1, schedule=("decay", 2))
         self.assertEqual([edit.share(position, 8) for position in (0, 7, 8, 9, 10, 11)], [1, 1, 1, 0.5, 0, 0])
         self.assertEqual([replace(edit, schedule=("ramp", 2)).share(position, 8) for position in (7, 8, 9, 10)], [1, 0.5, 1, 1])
-        [receipt] = self.run_edits(edit).receipts()
-        self.assertEqual(receipt["positions"], 7 + 2)
+        self.assertEqual(self.run_edits(edit).positions[0], 7 + 2)
 
-    def test_an_edit_that_changed_nothing_is_an_error(self) -> None:
-        never = Edit("PROJECTION_CAP", self.direction, 1e9)
-        cases = (
-            (PlacedEdit(Edit("SIMPLE_ADDITIVE", self.direction, 1.0), 1, "", 0, positions=[(500, 600)]), "met no position"),
-            (PlacedEdit(never, 1, "", 0), "no position's projection went past the bound"),
-            (
-                PlacedEdit(Edit("LATENT_CLAMP", self.direction, 0.0, latent=Latent(self.direction, 1e9, 1e9)), 1, "", 0),
-                "already had the activations",
-            ),
+    def test_take_back_what_was_generated_after_the_end(self) -> None:
+        edit = PlacedEdit(Edit("SIMPLE_ADDITIVE", self.direction, 1.0), 1)
+        whole, cut = self.run_edits(edit, chunk=1), self.run_edits(edit, chunk=1)
+        cut.forget(10)
+        self.assertEqual((whole.positions[0], cut.positions[0], cut.changed[0]), (len(self.plain["ids"]) - 1, 9, 9))
+        self.assertAlmostEqual(cut.relative[0], self.run_edits(replace(edit, positions=[(0, 10)])).relative[0], places=5)
+
+    def test_parts_end_where_other_edits_begin_to_act(self) -> None:
+        """The next change is found among the edges; trying every position is the definition."""
+        always, ranges, fading = (
+            PlacedEdit(Edit("ABLATE", self.direction), 1, positions, schedule)
+            for positions, schedule in (("all", "constant"), ([(2, 5), (11, 13)], "constant"), ("generated", ("decay", 3)))
         )
-        for placed, words in cases:
-            with self.subTest(words), self.assertRaisesRegex(NotApplied, words):
-                self.run_edits(placed).require_effect("STEERED")
-        self.run_edits(PlacedEdit(Edit("SIMPLE_ADDITIVE", self.direction, 0.0), 1, "", 0)).require_effect("STEERED")
-        self.run_edits(cases[1][0], PlacedEdit(Edit("ABLATE", self.direction), 2, "", 1)).require_effect("STEERED")
+        for edits in ([], [always], [ranges], [fading], [always, ranges, fading]):
+            row = RowEdits(edits, 8, self.fixture.decoder.spec.width, frozenset([0, 3]))
+            for start in range(20):
+                for limit in (start + 1, start + 3, 25):
+                    wanted = next((p for p in range(start + 1, limit) if row.active(p) != row.active(start)), limit)
+                    with self.subTest(edits=len(edits), start=start, limit=limit):
+                        self.assertEqual(row.changes_at(start, limit), wanted)
 
 
 class Configurations(unittest.TestCase):

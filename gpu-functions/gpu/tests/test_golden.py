@@ -66,7 +66,10 @@ class Tokens(unittest.TestCase):
                 *(torch.tensor([settings[name]]) for name in ("temperature", "top_k", "top_p", "frequency_penalty", "presence_penalty"))
             )
             with self.subTest(case=case["sampling"], u=case["u"]):
-                self.assertEqual(sample(logits, counts, rows, torch.tensor([case["u"]], dtype=torch.float64)).item(), case["id"])
+                logprobs, u = torch.log_softmax(logits, -1), torch.tensor([case["u"]], dtype=torch.float64)
+                self.assertEqual(sample(logprobs, counts, rows, u).item(), case["id"])
+                drawn, truncated = settings["temperature"] > 0, settings["top_k"] > 0 or settings["top_p"] < 1
+                self.assertEqual(sample(logprobs, counts, rows, u, drawn, truncated).item(), case["id"])
 
 
 if __name__ == "__main__":
