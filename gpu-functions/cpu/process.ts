@@ -3,6 +3,7 @@
 //   CACHE_MB (KV cache of one model)  MODELS_MB (all loaded models together)  WARM (models loaded at the start; all that fit)
 import type { AddressInfo } from "node:net";
 import path from "node:path";
+import type { Callbacks } from "./callbacks.ts";
 import { type EngineService, newServer } from "./server.ts";
 
 const BUNDLED = path.join(import.meta.dirname, "..", "bundled", "tiller-tales");
@@ -43,9 +44,13 @@ const bytes = (name: string): number | undefined => {
   return megabytes === undefined ? undefined : megabytes * 1e6;
 };
 
-/** Serves what `load` gives until the process is told to stop, or whoever started it is gone. */
+/**
+ * Serves what `load` gives until the process is told to stop, or whoever started it is gone.
+ * @param newCallbacks for engines whose callers need not wait.
+ */
 export async function serveEngine(
   load: (environment: EngineEnvironment) => Promise<EngineService & { close(): Promise<void> }>,
+  newCallbacks?: (engine: EngineService, token: string) => Callbacks,
 ): Promise<void> {
   const port = wholeNumber("PORT", 8788, 65_535) as number;
   const warm = wholeNumber("WARM", undefined, 1_000_000);
@@ -82,7 +87,11 @@ export async function serveEngine(
     },
   );
 
-  const server = newServer(engine, { token, log: (line) => console.error(line) });
+  const server = newServer(engine, {
+    ...{ token, log: (line: string) => console.error(line) },
+    // Without a token there is nothing to sign a report with: then everything is answered at once.
+    callbacks: token === undefined ? undefined : newCallbacks?.(engine, token),
+  });
   server.once("error", (error: NodeJS.ErrnoException) => {
     refuse(
       error.code === "EADDRINUSE"

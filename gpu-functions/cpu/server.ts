@@ -13,6 +13,7 @@ import {
 } from "../../shared/features.ts";
 import {
   CancelRequest,
+  type EngineReport,
   type GenerateEvent,
   GenerateRequest,
   type GenerateResult,
@@ -31,6 +32,7 @@ import {
   type TokenizeResult,
 } from "../../shared/readings.ts";
 import { formatEvent, PING } from "../../shared/sse.ts";
+import type { CallbackRequest, Callbacks } from "./callbacks.ts";
 
 /** What the server serves. */
 export interface EngineService {
@@ -53,6 +55,8 @@ export interface EngineService {
 export interface ServerOptions {
   /** Bearer token every caller must send; undefined = none is asked for. */
   readonly token?: string | undefined;
+  /** Generations that report to their `callback_url`; absent: everything is answered at once. */
+  readonly callbacks?: Callbacks | undefined;
   /** Receives one line per failure on our side. */
   readonly log: (line: string) => void;
 }
@@ -81,7 +85,7 @@ const describe = (cause: unknown): string => (cause instanceof Error ? `${cause.
 async function handle(service: EngineService, options: ServerOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const target = request.url ?? "/";
   const pathname = URL.canParse(target, "http://engine") ? new URL(target, "http://engine").pathname : target;
-  const method = ROUTES.get(pathname);
+  const method = pathname.startsWith(GENERATIONS) && options.callbacks !== undefined ? "GET" : ROUTES.get(pathname);
   if (method === undefined)
     throw new TillerError("not_found", `There is no ${pathname}; an engine answers ${[...ROUTES.keys()].join(", ")}.`);
   if (request.method !== method) {
@@ -96,6 +100,7 @@ async function handle(service: EngineService, options: ServerOptions, request: I
   if (options.token !== undefined && !tokenMatches(request.headers.authorization, options.token)) {
     throw new TillerError("unauthorized", "This engine needs its token: Authorization: Bearer <token>.");
   }
+  if (pathname.startsWith(GENERATIONS)) return sendJson(response, 200, await findReport(options.callbacks, pathname));
   if (pathname === "/models") return sendJson(response, 200, { models: service.models() });
   const text = await readBody(request, response);
   const controller = new AbortController();
@@ -103,7 +108,16 @@ async function handle(service: EngineService, options: ServerOptions, request: I
   const { signal } = controller;
   const answer = ANSWERS.get(pathname);
   if (answer !== undefined) return sendJson(response, 200, await answer(service, text, signal));
-  const events = service.generate(parseBody(GenerateRequest, text), signal)[Symbol.asyncIterator]();
+  const asked = parseBody(GenerateRequest, text);
+  const { callbacks } = options;
+  if (callbacks !== undefined && answersLater(asked)) {
+    // Whoever runs it for its caller waits for its end; its caller does not.
+    if (pathname === "/run") await callbacks.run(asked, signal);
+    else await callbacks.accept(asked);
+    return sendJson(response, pathname === "/run" ? 200 : 202, { id: asked.id });
+  }
+  if (pathname === "/run") throw new TillerError("invalid_request", "/run needs id and callback_url, and an engine with a token.");
+  const events = service.generate(asked, signal)[Symbol.asyncIterator]();
   if (request.headers.accept?.includes("text/event-stream")) await sendEvents(events, response);
   else await sendResult(events, response);
 }
@@ -124,8 +138,21 @@ const ROUTES: ReadonlyMap<string, string> = new Map([
   ["/health", "GET"],
   ["/models", "GET"],
   ["/generate", "POST"],
+  ["/run", "POST"],
   ...[...ANSWERS.keys()].map((pathname) => [pathname, "POST"] as const),
 ]);
+
+/** Followed by the id of a generation that reports. */
+const GENERATIONS = "/generations/";
+
+const answersLater = (request: GenerateRequest): request is CallbackRequest =>
+  request.id !== undefined && request.callback_url !== undefined;
+
+async function findReport(callbacks: Callbacks | undefined, pathname: string): Promise<EngineReport> {
+  const report = await callbacks?.find(pathname.slice(GENERATIONS.length));
+  if (report === undefined) throw new TillerError("not_found", "There is no such generation here.");
+  return report;
+}
 
 /** Compares digests, so that neither the length nor a common beginning shows in the time it takes. */
 function tokenMatches(header: string | undefined, token: string): boolean {

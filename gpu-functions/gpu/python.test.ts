@@ -7,13 +7,15 @@ import { encodeFloat32 } from "../../shared/base64.ts";
 import { GenerateRequest, type GenerateResult, type TokenEvent } from "../../shared/protocol.ts";
 import { type Engine, loadEngine } from "../cpu/engine.ts";
 import { type GpuEngine, loadGpuEngine } from "./engine.ts";
-import { findPython, hasTorch } from "./python.ts";
+import { findPython, hasModule, hasTorch } from "./python.ts";
 
 vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
 // One thread: other tests run beside it.
 const python = findPython({ ...process.env, OMP_NUM_THREADS: "1" });
 const torch = await hasTorch(python);
+// The app's file is read by Modal's own package, where that is there.
+const tests = ["test_golden", "test_decoder", "test_loop", ...((await hasModule(python, "modal")) ? ["test_modal_app"] : [])];
 if (!torch) {
   const sentence =
     "The PyTorch engine is not tried: there is no Python with torch and safetensors. sh scripts/test/install-torch.sh installs them.";
@@ -22,7 +24,7 @@ if (!torch) {
 }
 
 describe.skipIf(!torch)("the PyTorch engine", () => {
-  it.each(["test_golden", "test_decoder", "test_loop"])("passes %s", async (name) => {
+  it.each(tests)("passes %s", async (name) => {
     const options = { env: python.env, cwd: path.join(import.meta.dirname, ".."), maxBuffer: 1 << 24 };
     const [error, stderr] = await new Promise<[Error | null, string]>((resolve) => {
       execFile(python.command, ["-m", "unittest", `gpu.tests.${name}`], options, (error, _, stderr) => resolve([error, stderr]));
@@ -37,7 +39,16 @@ const directories = [path.join(import.meta.dirname, "..", "bundled", MODEL)];
 const GIB = 2 ** 30;
 const logged: string[] = [];
 const gpuOptions = {
-  ...{ directories, device: "cpu" as const, dtype: "float32" as const, threads: 1, slots: 8, python, cacheBytes: GIB, memoryBytes: 8 * GIB },
+  ...{
+    directories,
+    device: "cpu" as const,
+    dtype: "float32" as const,
+    threads: 1,
+    slots: 8,
+    python,
+    cacheBytes: GIB,
+    memoryBytes: 8 * GIB,
+  },
   log: (line: string) => logged.push(line),
 };
 

@@ -21,7 +21,9 @@ export function findPython(environment: NodeJS.ProcessEnv = process.env): Python
 }
 
 /** Whether it has what the engine needs. */
-export const hasTorch = ({ command, env }: Python): Promise<boolean> =>
+export const hasTorch = (python: Python): Promise<boolean> => hasModule(python, "torch, safetensors");
+
+export const hasModule = ({ command, env }: Python, names: string): Promise<boolean> =>
   new Promise((resolve) => {
-    execFile(command, ["-c", "import torch, safetensors"], { env }, (error) => resolve(error === null));
+    execFile(command, ["-c", `import ${names}`], { env }, (error) => resolve(error === null));
   });
