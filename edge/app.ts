@@ -91,6 +91,7 @@ const EXPOSED = [
   "Location",
   "Preference-Applied",
   "Idempotent-Replayed",
+  "x-tiller-cold-start",
 ];
 
 /** Calls whose bodies are files. */

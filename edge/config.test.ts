@@ -1,6 +1,6 @@
 import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
-import { parseConfig } from "./config.ts";
+import { ConfigError, parseConfig } from "./config.ts";
 
 const parse = (changes: Record<string, unknown>) => parseConfig({ ...env, ...changes } as Env);
 
@@ -18,6 +18,19 @@ it("reads the engines, their secrets and the rest", () => {
   ]);
   expect(upstash).toEqual({ url: "https://redis.example", token: "t" });
   expect(publicUrl).toBe("https://tiller.example");
+});
+
+const MODAL = {
+  ENGINES: '[{"models":"*","url":"https://me--tiller.modal.run","modal":{"key":"MODAL_KEY","secret":"MODAL_SECRET"}}]',
+  ...{ MODAL_KEY: "wk-1", MODAL_SECRET: "ws-1" },
+};
+
+it("reads the keys of engines on Modal, and repeats none when one is missing", () => {
+  const url = "https://me--tiller.modal.run";
+  expect(parse(MODAL).engines).toEqual([{ models: "*", url, token: undefined, modal: { key: "wk-1", secret: "ws-1" } }]);
+  for (const name of ["MODAL_KEY", "MODAL_SECRET"]) {
+    expect(() => parse({ ...MODAL, [name]: "" })).toThrow(new ConfigError(`ENGINES names the secret ${name}, which is not set.`));
+  }
 });
 
 const KEY = "ab".repeat(32);
@@ -41,6 +54,13 @@ describe("a wrong setting is named with what it should be", () => {
     ["an engine over another protocol", { ENGINES: '[{"models":"*","url":"ftp://x"}]' }, /0\.url/],
     ["a misspelt field", { ENGINES: '[{"models":"*","url":"http://x.example","tokn":"A"}]' }, /tokn/],
     ["a secret that is not set", { ENGINES: '[{"models":"*","url":"http://x.example","token":"MISSING"}]' }, /secret MISSING.*not set/],
+    ["half of Modal's keys", { ...MODAL, ENGINES: '[{"models":"*","url":"https://x.modal.run","modal":{"key":"A"}}]' }, /0\.modal\.secret/],
+    [
+      "Modal's keys where all could read them",
+      { ...MODAL, ENGINES: MODAL.ENGINES.replace("https://me--tiller.modal.run", "http://x") },
+      /0\.url: .*https/,
+    ],
+    ["Modal where all could read it", { ENGINES: '[{"models":"*","url":"http://x.modal.run"}]' }, /0\.url: .*https/],
     ["half of Upstash", { UPSTASH_REDIS_REST_URL: "https://redis.example" }, /belong together/],
     ["an address that is none", { PUBLIC_URL: "tiller" }, /^PUBLIC_URL must be an http/],
     ["half of Discord", { DISCORD_TOKEN: "t" }, /^DISCORD_TOKEN needs DISCORD_APPLICATION_ID/],

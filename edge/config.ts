@@ -11,6 +11,8 @@ export interface EngineAddress {
   readonly url: string;
   /** Bearer token; undefined = the engine asks for none. */
   readonly token: string | undefined;
+  /** The proxy auth token of an engine on Modal: its id (wk-...) and its secret (ws-...). */
+  readonly modal?: { readonly key: string; readonly secret: string };
 }
 
 export interface Config {
@@ -33,6 +35,10 @@ export interface Config {
   readonly publicUrl: string | undefined;
   /** After this long without an end, an engine's answer is given up. */
   readonly engineTimeoutMs: number;
+  /** For so long a request waits for an engine on Modal to start. */
+  readonly coldStartMs: number;
+  /** The first wait between two tries of such a request; later ones are up to five times as long. */
+  readonly coldStartWaitMs: number;
   /** How often a silent stream is written to, so that a client that has gone is noticed. */
   readonly pingMs: number;
 }
@@ -56,13 +62,26 @@ export class ConfigError extends Error {
 
 const EngineRows = z
   .array(
-    z.strictObject({
-      models: z.string().min(1),
-      url: z.url({ protocol: /^https?$/ }),
-      token: z.string().min(1).optional(),
-    }),
+    z
+      .strictObject({
+        models: z.string().min(1),
+        url: z.url({ protocol: /^https?$/ }),
+        token: z.string().min(1).optional(),
+        modal: z.strictObject({ key: z.string().min(1), secret: z.string().min(1) }).optional(),
+      })
+      .refine(({ url, modal }) => isPrivate(url, modal !== undefined), {
+        path: ["url"],
+        error: "what is on Modal must have an https address: its keys could be read on the way",
+      }),
   )
   .min(1);
+
+/** Whether nobody on the way reads Modal's keys. An address on this machine may stand in for one of Modal's. */
+function isPrivate(url: string, modal: boolean): boolean {
+  const { protocol, hostname } = new URL(url);
+  if (protocol === "https:") return true;
+  return !hostname.endsWith(".modal.run") && (!modal || hostname === "127.0.0.1" || hostname === "localhost");
+}
 
 /** Shorter ones can be guessed. */
 const SECRET_LENGTH = 24;
@@ -101,6 +120,8 @@ export function parseConfig(env: Env): Config {
     webhooks: parseWebhooks(text("WEBHOOK_DNS"), text("WEBHOOK_ALLOW")),
     publicUrl: publicUrl?.replace(/\/+$/, ""),
     engineTimeoutMs: 300_000,
+    coldStartMs: 120_000,
+    coldStartWaitMs: 1000,
     pingMs: 1000,
   };
 }
@@ -119,11 +140,17 @@ function parseEngines(json: string | undefined, secret: (name: string) => string
     const issue = rows.error.issues[0];
     throw new ConfigError(`${form}; at ${issue?.path.join(".") || "the top"}: ${issue?.message}.`);
   }
-  return rows.data.map(({ models, url, token }) => {
-    const value = token === undefined ? undefined : secret(token);
-    if (token !== undefined && value === undefined) throw new ConfigError(`ENGINES names the secret ${token}, which is not set.`);
-    return { models, url: url.replace(/\/+$/, ""), token: value };
-  });
+  const named = (name: string): string => {
+    const value = secret(name);
+    if (value === undefined) throw new ConfigError(`ENGINES names the secret ${name}, which is not set.`);
+    return value;
+  };
+  return rows.data.map(({ models, url, token, modal }) => ({
+    models,
+    url: url.replace(/\/+$/, ""),
+    token: token === undefined ? undefined : named(token),
+    ...(modal === undefined ? {} : { modal: { key: named(modal.key), secret: named(modal.secret) } }),
+  }));
 }
 
 function parseDiscord(text: (name: string) => string | undefined): DiscordSettings | undefined {

@@ -1,5 +1,6 @@
-// The only file that knows where engines are and how to talk to them. What comes back is validated; what cannot be used becomes
-// a TillerError of the table: an engine's own code when the caller can act on it, `engine_*` when the fault is on our side.
+// The only file that knows where engines are and how to talk to them; what is special about those on Modal is in cold-start.ts. What
+// comes back is validated; what cannot be used becomes a TillerError of the table: an engine's own code when the caller can act on it,
+// `engine_*` when the fault is on our side.
 import type { z } from "zod";
 import { type ErrorCode, TillerError } from "../shared/errors.ts";
 import { FeaturesResult, RowsResult, SimilarResult } from "../shared/features.ts";
@@ -15,6 +16,7 @@ import {
 } from "../shared/protocol.ts";
 import { ActivationsResult, LatentsResult, TokenizeResult } from "../shared/readings.ts";
 import { parseEvents } from "../shared/sse.ts";
+import { type ColdStart, fetchModal, isGateway } from "./cold-start.ts";
 import type { Config, EngineAddress } from "./config.ts";
 
 /** Seconds after which a caller should try an engine that did not answer again. */
@@ -53,15 +55,22 @@ function fits(pattern: string, model: string): boolean {
 }
 
 /** What an engine serves. */
-export async function listModels(engine: EngineAddress, config: Config): Promise<readonly ModelInfo[]> {
-  const response = await send(engine, config, "/models", {}, undefined);
+export async function listModels(
+  engine: EngineAddress,
+  config: Config,
+  signal?: AbortSignal,
+  cold?: ColdStart,
+): Promise<readonly ModelInfo[]> {
+  const response = await send(engine, config, "/models", {}, signal, cold);
   return parse(ModelList, await readJson(response), "/models").models;
 }
 
 /** Whether the engine says it is well, within two seconds. */
 export async function isHealthy(engine: EngineAddress): Promise<boolean> {
   try {
-    const response = await fetch(`${engine.url}/health`, { headers: headers(engine), signal: AbortSignal.timeout(HEALTH_TIMEOUT_MS) });
+    const init: RequestInit = { headers: headers(engine), signal: AbortSignal.timeout(HEALTH_TIMEOUT_MS) };
+    // Modal's keys follow no redirect.
+    const response = await fetch(`${engine.url}/health`, engine.modal === undefined ? init : { ...init, redirect: "manual" });
     await response.body?.cancel();
     return response.ok;
   } catch {
@@ -78,8 +87,9 @@ export async function generate(
   config: Config,
   request: GenerateRequest,
   signal: AbortSignal,
+  cold?: ColdStart,
 ): Promise<GenerateResult> {
-  const response = await send(engine, config, "/generate", post(withDeadline(request, config), "application/json"), signal);
+  const response = await send(engine, config, "/generate", post(withDeadline(request, config), "application/json"), signal, cold);
   return parse(GenerateResult, await readJson(response), "/generate");
 }
 
@@ -167,8 +177,9 @@ export async function openGeneration(
   config: Config,
   request: GenerateRequest,
   signal: AbortSignal,
+  cold?: ColdStart,
 ): Promise<AsyncGenerator<EngineEvent>> {
-  return eventsOf(await send(engine, config, "/generate", post(withDeadline(request, config), "text/event-stream"), signal));
+  return eventsOf(await send(engine, config, "/generate", post(withDeadline(request, config), "text/event-stream"), signal, cold));
 }
 
 async function eventsOf(response: Response): Promise<AsyncGenerator<EngineEvent>> {
@@ -210,38 +221,43 @@ const post = (body: unknown, accept: string): RequestInit => ({
 /** The engine gives up when we would: a connection that broke unnoticed does not keep its rows. */
 const withDeadline = (request: GenerateRequest, config: Config): GenerateRequest => ({ ...request, deadline_ms: config.engineTimeoutMs });
 
-const headers = (engine: EngineAddress): Record<string, string> =>
-  engine.token === undefined ? {} : { authorization: `Bearer ${engine.token}` };
+const headers = ({ token, modal }: EngineAddress): Record<string, string> => ({
+  ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+  ...(modal === undefined ? {} : { "Modal-Key": modal.key, "Modal-Secret": modal.secret }),
+});
 
 async function send(
   engine: EngineAddress,
   config: Config,
   path: string,
-  init: RequestInit,
-  signal: AbortSignal | undefined,
+  { headers: own, ...rest }: RequestInit,
+  gone: AbortSignal | undefined,
+  cold?: ColdStart,
 ): Promise<Response> {
   const deadline = AbortSignal.timeout(config.engineTimeoutMs);
+  const signal = gone === undefined ? deadline : AbortSignal.any([gone, deadline]);
+  const url = engine.url + path;
+  const init: RequestInit = { ...rest, headers: { ...(own as Record<string, string> | undefined), ...headers(engine) }, signal };
+  const quick = rest.body === undefined || WITHOUT_DEADLINE.has(path as keyof Readings);
   let response: Response;
   try {
-    response = await fetch(engine.url + path, {
-      ...init,
-      headers: { ...(init.headers as Record<string, string> | undefined), ...headers(engine) },
-      signal: signal === undefined ? deadline : AbortSignal.any([signal, deadline]),
-    });
+    response = engine.modal === undefined ? await fetch(url, init) : await fetchModal(url, init, { config, quick, signal, gone, cold });
   } catch (error) {
+    if (error instanceof TillerError) throw error;
     if (deadline.aborted) throw timedOut(error);
-    if (signal?.aborted) throw error;
+    if (gone?.aborted) throw error;
     throw new TillerError("engine_unavailable", undefined, { cause: error, retryAfterSeconds: RETRY_SECONDS });
   }
   if (response.ok) return response;
   const body = await response.json().catch(() => undefined);
-  // A gateway in front of an engine that is not there answers 502 to 504 without our error body.
-  if (response.status >= 502 && response.status <= 504 && !EngineErrorBody.safeParse(body).success) {
+  if (isGateway(response.status, body)) {
     throw new TillerError("engine_unavailable", undefined, {
       cause: `${path} answered ${response.status}`,
       retryAfterSeconds: RETRY_SECONDS,
     });
   }
+  if (response.status === 401 && engine.modal !== undefined && !EngineErrorBody.safeParse(body).success)
+    throw unusable(`Modal refused the proxy key of the engine of ${engine.models}`);
   // "No such generation" is an answer, and no fault of anybody.
   if (response.status === 404 && path.startsWith("/generations/")) throw new TillerError("engine_failed", undefined, { cause: NOT_FOUND });
   throw asCallerError(fromEngineError(body));

@@ -3,13 +3,13 @@ import { createRoute, z } from "@hono/zod-openapi";
 import { errorResponses } from "../answers.ts";
 import type { Room } from "../app.ts";
 import { parseBody, readRaw } from "../body.ts";
+import type { ColdStart } from "../cold-start.ts";
 import { answerJob, wantsJob } from "../jobs/ask.ts";
 import { Job } from "../jobs/contract.ts";
-import { limitHeaders } from "../quota.ts";
 import { chatFrame, planChat, toChatResult } from "../steer/chat.ts";
 import { SteerChatRequest, SteerChatResult } from "../steer/chat-contract.ts";
 import { ignoredFields, jobTokens } from "../steer/contract.ts";
-import { answerSteer } from "../steer/run.ts";
+import { answerSteer, steerHeaders } from "../steer/run.ts";
 
 const PATH = "/api/steer-chat";
 
@@ -25,7 +25,7 @@ const route = createRoute({
   responses: {
     200: {
       description: "Both conversations with their answers.",
-      headers: limitHeaders,
+      headers: steerHeaders,
       content: { "application/json": { schema: SteerChatResult }, "text/event-stream": { schema: z.string() } },
     },
     202: { description: "With `webhook` or Prefer: respond-async: the job.", content: { "application/json": { schema: Job } } },
@@ -42,20 +42,26 @@ export function mountSteerChat(room: Room): void {
     // What is no JSON is refused where a steer is: its answer tells the state of the quota.
     const coming = readRaw(c.req.raw);
     const raw = await coming.catch(() => undefined);
-    const planned = async (body: SteerChatRequest, userId: string | undefined) => {
-      const served = await room.models.get(body.modelId);
-      const plan = await planChat(body, served, room, userId, room.config, c.req.raw.signal);
+    const planned = async (body: SteerChatRequest, userId: string | undefined, signal: AbortSignal, cold?: ColdStart) => {
+      const served = await room.models.get(body.modelId, signal, cold);
+      const plan = await planChat(body, served, room, userId, room.config, signal);
       return { served, plan, stream: body.stream, ignored: ignoredFields(raw, SteerChatRequest.shape) };
     };
-    if (wantsJob(c, raw)) return answerJob(room, c, PATH, "steer-chat", raw, (userId) => planned(parseBody(raw, SteerChatJob), userId));
+    if (wantsJob(c, raw))
+      return answerJob(room, c, PATH, "steer-chat", raw, (userId) => planned(parseBody(raw, SteerChatJob), userId, c.req.raw.signal));
     return answerSteer(room, c, PATH, async ({ userId }) => {
       const body = parseBody(await coming, SteerChatRequest);
-      const ready = await planned(body, userId);
       return {
-        ...ready,
-        mode: body.stream_mode,
-        answer: (result, done, saved) => toChatResult(ready.plan.stored, result, done, saved),
-        frame: (transcript, limit) => chatFrame(ready.plan.stored, transcript, limit),
+        stream: body.stream,
+        plan: async (signal, cold) => {
+          const ready = await planned(body, userId, signal, cold);
+          return {
+            ...ready,
+            mode: body.stream_mode,
+            answer: (result, done, saved) => toChatResult(ready.plan.stored, result, done, saved),
+            frame: (transcript, limit) => chatFrame(ready.plan.stored, transcript, limit),
+          };
+        },
       };
     });
   });

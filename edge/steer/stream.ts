@@ -43,6 +43,25 @@ export async function* steerFrames(steer: SteerStream): AsyncGenerator<string> {
   }
 }
 
+/** A comment: clients skip it, people who look at the stream read it. */
+const COLD = ": the model is starting (cold start)\n\n";
+
+/** A stream that begins before it is known whether there will be frames: a failure is its first and last one. */
+export async function* afterColdStart(
+  opening: Promise<AsyncGenerator<string>>,
+  { gone, requestId, fail }: Pick<SteerStream, "gone" | "requestId" | "fail">,
+): AsyncGenerator<string> {
+  yield COLD;
+  try {
+    yield* await opening;
+  } catch (thrown) {
+    if (gone.aborted) return;
+    const error = TillerError.from(thrown);
+    await fail(error);
+    yield formatEvent("error", toErrorBody(error, requestId));
+  }
+}
+
 const dataFrame = (value: unknown): string => `data: ${JSON.stringify(value)}\n\n`;
 
 const toDelta = (token: TokenEvent) => ({
