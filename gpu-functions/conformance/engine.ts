@@ -14,7 +14,7 @@ export const loadEngine = (options: EngineOptions): Promise<Engine> =>
   ENGINE === "cpu"
     ? loadCpuEngine(options)
     : loadGpuEngine({
-        ...{ device: "cpu", dtype: "float32", slots: 16, cacheBytes: GIB, memoryBytes: 8 * GIB, log: () => undefined },
+        ...{ device: "cpu", dtype: "float32", kernels: true, slots: 16, cacheBytes: GIB, memoryBytes: 8 * GIB, log: () => undefined },
         ...{ directories: options.directories, warm: options.warm, threads: options.threads ?? 1, python: findPython() },
       });
 

@@ -16,6 +16,8 @@ export interface DeviceSettings {
   readonly slots: number;
   /** Positions of each slot. */
   readonly context: number;
+  /** Whether a GPU's steps may go through the fused kernels, where they agree with PyTorch. */
+  readonly kernels: boolean;
   /** Threads on a CPU; 0 = torch's own choice. */
   readonly threads: number;
 }

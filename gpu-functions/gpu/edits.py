@@ -157,7 +157,8 @@ class Tables:
     The edits of every slot at every boundary, as data: any number of configurations runs through the same operations.
 
     read and write [boundaries, slots, SLOTS, width], add [.., width], cross [.., SLOTS, SLOTS], functions [.., 5, SLOTS]; of the single
-    edits gain [.., SLOTS, EDITS], offset and norms [.., EDITS]; all float32.
+    edits gain [.., SLOTS, EDITS], offset and norms [.., EDITS]; all float32. count [boundaries, slots], int32: 0 where there are no edits,
+    otherwise one more than the places that are used.
     """
 
     def __init__(self, slots: int, boundaries: int, width: int, device: torch.device):
@@ -167,6 +168,7 @@ class Tables:
         self.read, self.write, self.add = zeros(SLOTS, width), zeros(SLOTS, width), zeros(width)
         self.cross, self.functions = zeros(SLOTS, SLOTS), zeros(5, SLOTS)
         self.gain, self.offset, self.norms = zeros(SLOTS, EDITS), zeros(EDITS), zeros(EDITS)
+        self.count = torch.zeros(boundaries, slots, dtype=torch.int32, device=device)
         self.neutral = self.functions.new_tensor(rows([NEUTRAL] * SLOTS))
         self.functions[:] = self.neutral
         self.used: list[frozenset[int]] = [frozenset()] * slots
@@ -177,8 +179,10 @@ class Tables:
             for part in (self.read, self.write, self.add, self.cross, self.gain, self.offset, self.norms):
                 part[b, slot] = 0
             self.functions[b, slot] = self.neutral
+            self.count[b, slot] = 0
         for b, program in programs.items():
             n, edits = program.gain.shape
+            self.count[b, slot] = n + 1
             self.add[b, slot] = program.add.to(self.add)
             self.offset[b, slot, :edits] = program.offset.to(self.offset)
             self.norms[b, slot, :edits] = program.norms.to(self.norms)

@@ -8,7 +8,7 @@ import { DeviceEncoders } from "./encoders.ts";
 import type { Python } from "./python.ts";
 import { DeviceRunner } from "./runner.ts";
 
-export interface GpuEngineOptions extends Pick<DeviceSettings, "device" | "dtype" | "threads"> {
+export interface GpuEngineOptions extends Pick<DeviceSettings, "device" | "dtype" | "kernels" | "threads"> {
   /** Model directories in Hugging Face layout; a model's id is its directory's name. */
   readonly directories: readonly string[];
   /** The Python that has PyTorch. */
@@ -60,12 +60,12 @@ function knownModel(directory: string, { dtype, cacheBytes, slots = MOST_SLOTS }
 }
 
 async function openModel(known: KnownModel, options: GpuEngineOptions, started: (device: Device) => void): Promise<Model> {
-  const { device, dtype, threads, python, log } = options;
+  const { device, dtype, kernels, threads, python, log } = options;
   const { slots, cacheLength: context } = known.plan;
   const { id } = known.info;
   let closed = false;
   const start = async (): Promise<Device> => {
-    const found = await Device.start({ directory: known.directory, device, dtype, threads, slots, context }, python, (line) =>
+    const found = await Device.start({ directory: known.directory, device, dtype, kernels, threads, slots, context }, python, (line) =>
       log(`${id}: ${line}`),
     );
     started(found);

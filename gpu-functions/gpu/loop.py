@@ -99,11 +99,10 @@ class Loop:
     @param behind steps that are started before one is read: 1 keeps a GPU busy, 0 wastes nothing on a CPU.
     """
 
-    def __init__(self, decoder: Decoder, slots: int, report: Report, behind: int, graphs: bool = False):
-        self.decoder, self.report, self.behind = decoder, report, behind
+    def __init__(self, decoder: Decoder, steps: Steps, report: Report, behind: int):
+        self.decoder, self.steps, self.report, self.behind = decoder, steps, report, behind
         self.device = decoder.weights.embedding.device
-        self.steps = Steps(decoder, slots, graphs)
-        self.free = list(range(slots))
+        self.free = list(range(steps.spare))
         self.waiting: deque[Job] = deque()
         self.running: dict[str, Job] = {}
         self.decoding: list[tuple[Generation, Row]] = []

@@ -48,7 +48,8 @@ image = (
     .add_local_file(ROOT / "package-lock.json", f"{FOLDER}/package-lock.json", copy=True)
     # Locked versions; nothing of what the engine needs has an install script.
     .run_commands("npm ci --omit=dev --ignore-scripts --no-audit --no-fund")
-    .env({"TILLER_MODELS": MODELS, "PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_TELEMETRY": "1"})
+    # Compiled kernels stay in the Volume: one container compiles them for all later ones.
+    .env({"TILLER_MODELS": MODELS, "PYTHONUNBUFFERED": "1", "TRITON_CACHE_DIR": f"{MODELS}/.triton", "HF_HUB_DISABLE_TELEMETRY": "1"})
     .add_local_dir(ROOT / "shared", f"{FOLDER}/shared", ignore=["**/*.test.ts"])
     .add_local_dir(ROOT / "scripts", f"{FOLDER}/scripts", ignore=["**/*.test.ts"])
     .add_local_dir(

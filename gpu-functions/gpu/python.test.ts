@@ -15,7 +15,14 @@ vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 const python = findPython({ ...process.env, OMP_NUM_THREADS: "1" });
 const torch = await hasTorch(python);
 // The app's file is read by Modal's own package, where that is there.
-const tests = ["test_golden", "test_decoder", "test_loop", ...((await hasModule(python, "modal")) ? ["test_modal_app"] : [])];
+const tests = [
+  "test_golden",
+  "test_decoder",
+  "test_loop",
+  ...((await hasModule(python, "modal")) ? ["test_modal_app"] : []),
+  // In Triton's interpreter, where there is no GPU.
+  ...((await hasModule(python, "triton")) ? ["test_kernels"] : []),
+];
 if (!torch) {
   const sentence =
     "The PyTorch engine is not tried: there is no Python with torch and safetensors. sh scripts/test/install-torch.sh installs them.";
@@ -43,6 +50,7 @@ const gpuOptions = {
     directories,
     device: "cpu" as const,
     dtype: "float32" as const,
+    kernels: true,
     threads: 1,
     slots: 8,
     python,
@@ -126,7 +134,7 @@ describe.skipIf(!torch)("on the bundled model", () => {
 
   it("says how long each phase of its start took", () => {
     const phases = gpu.phases()[MODEL] as Record<string, number>;
-    expect(Object.keys(phases)).toEqual(["import_ms", "weights_ms", "self_test_ms"]);
+    expect(Object.keys(phases)).toEqual(["import_ms", "weights_ms", "kernels_ms", "self_test_ms"]);
     expect(Object.values(phases)).toEqual(Object.values(phases).toSorted((a, b) => a - b));
   });
 });

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .decoder import Decoder, Taken
+from .fast import FastStep
 from .sampling import Settings, sample, uniform
 
 # Likely tokens that are listed: as many as a request may ask for (shared/protocol.ts, LIMITS.topLogprobs).
@@ -49,10 +50,13 @@ class Said:
 
 
 class Steps:
-    """@param slots rows that can run at once. One more is kept for the empty places of a bucket."""
+    """
+    @param slots rows that can run at once. One more is kept for the empty places of a bucket.
+    @param graphs whether steps are captured; @param fast the kernels, where they are used.
+    """
 
-    def __init__(self, decoder: Decoder, slots: int, graphs: bool):
-        self.decoder, self.slots, self.spare, self.graphs = decoder, slots, slots, graphs
+    def __init__(self, decoder: Decoder, slots: int, graphs: bool = False, fast: FastStep | None = None):
+        self.decoder, self.spare, self.graphs, self.fast = decoder, slots, graphs, fast
         like, vocab = decoder.weights.embedding, decoder.spec.vocab
         size = slots + 1
 
@@ -130,8 +134,8 @@ class Steps:
             at, compared = (torch.tensor(part, device=self.last.device) for part in (slots, bases))
             return self.step(at, compared, kind, limit, edited)
         bucket = next(size for size in BUCKETS if size >= len(slots))
-        # The cache is read as far as a power of two, so that a few graphs do for every length.
-        limit = min(self.decoder.context, max(256, 1 << (limit - 1).bit_length()))
+        # Kernels read as much of the cache as each row has; otherwise it is read as far as a power of two, so that a few graphs do.
+        limit = self.decoder.context if self.fast is not None else min(self.decoder.context, max(256, 1 << (limit - 1).bit_length()))
         key = (bucket, kind, limit)
         if key not in self.captured:
             self.captured[key] = self.capture(*key)
@@ -149,9 +153,13 @@ class Steps:
     def step(self, slots: Tensor, bases: Tensor, kind: Kind, limit: int, edited: frozenset[int] | None) -> Said:
         taken = Taken(measure=kind.measured)
         positions = self.length[slots]
-        logits = self.decoder.forward(self.last[slots][:, None], positions[:, None], slots, limit, None, edited, taken)
+        if self.fast is not None:
+            logits, measured = self.fast(self.last[slots], positions, slots, kind.measured)
+        else:
+            logits = self.decoder.forward(self.last[slots][:, None], positions[:, None], slots, limit, None, edited, taken)[:, -1]
+            measured = None if taken.measured is None else taken.measured[:, 0]
         self.length.index_copy_(0, slots, positions + 1)
-        return Said(self.choose(slots, bases, logits[:, -1], kind), None if taken.measured is None else taken.measured[:, 0])
+        return Said(self.choose(slots, bases, logits, kind), measured)
 
     def capture(self, bucket: int, kind: Kind, limit: int) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Said]:
         """Captures a step on the spare slot; the tables of running rows are not touched."""

@@ -23,6 +23,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from .readahead import read_ahead
+
 STARTED = time.perf_counter()
 LENGTHS = struct.Struct("<II")
 Message = tuple[dict[str, Any], bytes]
@@ -42,7 +44,9 @@ class Worker:
         import torch
 
         from .decoder import Decoder
+        from .fast import new_fast_step
         from .loop import Loop
+        from .step import Steps
 
         self.out, self.torch = out, torch
         self.phases = {"import_ms": self.since_start()}
@@ -56,7 +60,9 @@ class Worker:
         slots = settings["slots"]
         self.decoder = Decoder.from_directory(Path(settings["directory"]), device, dtype, slots + 1, settings["context"])
         self.phases["weights_ms"] = self.since_start()
-        self.loop = Loop(self.decoder, slots, self.tell, behind=int(device == "cuda"), graphs=device == "cuda")
+        fast = new_fast_step(self.decoder, lambda line: print(line, file=sys.stderr, flush=True)) if settings["kernels"] and device == "cuda" else None
+        self.phases["kernels_ms"] = self.since_start()
+        self.loop = Loop(self.decoder, Steps(self.decoder, slots, device == "cuda", fast), self.tell, behind=int(device == "cuda"))
         self.test_hooks()
         self.phases["self_test_ms"] = self.since_start()
         self.saes: dict[str, Any] = {}
@@ -194,6 +200,8 @@ def main() -> None:
     first = receive(source)
     if first is None:
         return
+    # Before PyTorch is imported, which takes as long as reading a small model.
+    read_ahead(Path(first[0]["directory"]))
     inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
 
     def read_all() -> None:
@@ -216,7 +224,7 @@ def main() -> None:
 def describe(worker: Worker) -> str:
     torch, device = worker.torch, worker.loop.device
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return f"{torch.cuda.get_device_name(device)}, {'fused kernels' if worker.loop.steps.fast else 'no fused kernels'}"
     return f"CPU, {torch.get_num_threads()} threads"
 
 

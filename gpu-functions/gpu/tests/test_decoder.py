@@ -5,11 +5,13 @@ import unittest
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from gpu import readahead
 from gpu.config import ConfigError, read_spec
 from gpu.decoder import Decoder, Taken
 from gpu.edits import Edit, Latent
@@ -166,6 +168,24 @@ class Receipts(unittest.TestCase):
                     wanted = next((p for p in range(start + 1, limit) if row.active(p) != row.active(start)), limit)
                     with self.subTest(edits=len(edits), start=start, limit=limit):
                         self.assertEqual(row.changes_at(start, limit), wanted)
+
+
+class ReadingAhead(unittest.TestCase):
+    def test_reads_every_byte_of_the_weights_once(self) -> None:
+        read: list[tuple[int, int]] = []
+        real = readahead.os.preadv
+
+        def preadv(file: int, buffers: list[bytearray], start: int) -> int:
+            count = real(file, buffers, start)
+            read.append((start, count))
+            return count
+
+        with mock.patch.object(readahead, "PIECE", 4096), mock.patch.object(readahead.os, "preadv", preadv):
+            for thread in readahead.read_ahead(FIXTURES / "tiny-mistral"):
+                thread.join()
+        size = sum(path.stat().st_size for path in (FIXTURES / "tiny-mistral").glob("*.safetensors"))
+        self.assertEqual(sum(count for _, count in read), size)
+        self.assertEqual(readahead.read_ahead(FIXTURES / "nowhere"), [])
 
 
 class Configurations(unittest.TestCase):

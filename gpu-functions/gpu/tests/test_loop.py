@@ -10,6 +10,7 @@ from gpu.decoder import Decoder
 from gpu.edits import Edit
 from gpu.loop import Generation, Loop, Reading, Row
 from gpu.row import PlacedEdit, RowEdits
+from gpu.step import Steps
 
 DIRECTORY = Path(__file__).parents[2] / "fixtures" / "tiny-gpt2"
 SAMPLING = {"temperature": 0.8, "top_k": 0, "top_p": 0.9, "frequency_penalty": 0.2, "presence_penalty": 0.0, "seed": 5, "logprobs": 2}
@@ -21,7 +22,7 @@ class Run:
 
     def __init__(self, behind: int):
         self.decoder = Decoder.from_directory(DIRECTORY, "cpu", torch.float32, SLOTS + 1)
-        self.loop = Loop(self.decoder, SLOTS, self.hear, behind)
+        self.loop = Loop(self.decoder, Steps(self.decoder, SLOTS), self.hear, behind)
         self.tokens: dict[str, list[Any]] = {}
         self.finished: dict[str, Any] = {}
         self.failed: list[str] = []
