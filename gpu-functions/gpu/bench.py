@@ -55,7 +55,7 @@ def random_weights(spec: Spec, device: torch.device, dtype: torch.dtype) -> Weig
         return torch.randn(shape, device=device, dtype=dtype).mul_(0.02)
 
     def norm(size: int) -> Norm:
-        zero = torch.zeros(size, device=device, dtype=dtype)
+        zero = torch.zeros(size, device=device)
         return Norm(zero + 1, None if spec.rms else zero)
 
     width, inner, heads = spec.width, spec.inner, spec.heads + 2 * spec.kv_heads

@@ -1,7 +1,8 @@
 """The hooked decoder: one forward for every family, over a KV cache of slots, with the edits of each slot at every boundary.
 
-Boundary b of the residual stream lies before layer b; boundary `layers` lies after the last. Everything is a function of tensors of
-fixed shapes, so that one call can be captured as a CUDA graph; nothing here waits for the device.
+Boundary b of the residual stream lies before layer b; boundary `layers` lies after the last. The stream and the norms are float32 whatever
+the matrices are: in bfloat16 an edit of less than a 256th of a value would be rounded away. Everything is a function of tensors of fixed
+shapes, so that one call can be captured as a CUDA graph; nothing here waits for the device.
 """
 
 from collections.abc import Collection
@@ -47,7 +48,7 @@ class Decoder:
         )
         self.cos, self.sin = (None, None) if spec.rope is None else rope_tables(spec.rope, spec.head_dim, self.context, like.device)
         if spec.embedding_scale is not None:
-            self.embedding_scale = torch.tensor(spec.embedding_scale, dtype=like.dtype, device=like.device)
+            self.embedding_scale = torch.tensor(spec.embedding_scale, dtype=like.dtype, device=like.device).float()
         self.tables = Tables(slots, spec.layers + 1, spec.width, like.device)
 
     @classmethod
@@ -80,34 +81,46 @@ class Decoder:
                 taken.streams[b] = x
             return x
 
-        x = w.embedding[ids]
-        if spec.embedding_scale is not None:
-            # Rounded to the type of the arithmetic, as in transformers.
-            x = x * self.embedding_scale
-        if w.positions is not None:
-            x = x + w.positions[positions]
-        x = boundary(0, x)
+        x = boundary(0, self.embed(ids, positions))
         for i, layer in enumerate(w.layers):
-            attended = self.attend(i, layer, self.norm(x, layer.before_attention), positions, slots, limit)
+            attended = self.attend(i, layer, self.read(x, layer.before_attention), positions, slots, limit)
             x = x + (attended if layer.after_attention is None else self.norm(attended, layer.after_attention))
-            added = self.mlp(layer, self.norm(x, layer.before_mlp))
+            added = self.mlp(layer, self.read(x, layer.before_mlp))
             x = x + (added if layer.after_mlp is None else self.norm(added, layer.after_mlp))
             x = boundary(i + 1, x)
         if heads is not None:
             x = x[:, x.shape[1] - heads :]
-        logits = (self.norm(x, w.last) @ w.head.T).float()
-        return logits if spec.logit_cap is None else spec.logit_cap * torch.tanh(logits / spec.logit_cap)
+        return self.unembed(self.read(x, w.last))
+
+    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """The stream before the first layer, float32."""
+        spec, w = self.spec, self.weights
+        x = w.embedding[ids].float()
+        if spec.embedding_scale is not None:
+            # Rounded to the type of the matrices, as in transformers.
+            x = x * self.embedding_scale
+        return x if w.positions is None else x + w.positions[positions]
+
+    def unembed(self, x: Tensor) -> Tensor:
+        """Logits, float32, of what the last norm gives."""
+        head, cap = self.weights.head, self.spec.logit_cap
+        # The sums are float32 in any case, and stay so: a logit of 20 in bfloat16 is off by up to a sixteenth.
+        flat = x.reshape(-1, x.shape[-1])
+        logits = torch.mm(flat, head.T, out_dtype=torch.float32) if x.is_cuda and x.dtype != torch.float32 else flat.float() @ head.T.float()
+        logits = logits.view(*x.shape[:-1], -1)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def read(self, x: Tensor, norm: Norm) -> Tensor:
+        """What a branch reads of the stream, in the type of the matrices."""
+        return self.norm(x, norm).to(self.weights.embedding.dtype)
 
     def norm(self, x: Tensor, norm: Norm) -> Tensor:
+        """float32, whatever x is."""
         eps = self.spec.norm_eps
-        if norm.bias is not None:
-            return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, eps)
         wide = x.float()
-        scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-        # Gemma multiplies in float32 and rounds once, the others round first: as in transformers.
-        if self.spec.gain_plus_one:
-            return (scaled * norm.weight.float()).to(x.dtype)
-        return norm.weight * scaled.to(x.dtype)
+        if norm.bias is not None:
+            return F.layer_norm(wide, x.shape[-1:], norm.weight, norm.bias, eps)
+        return wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * norm.weight
 
     def mlp(self, layer: Layer, x: Tensor) -> Tensor:
         hidden = linear(x, layer.up)
@@ -125,7 +138,7 @@ class Decoder:
         split = [heads, kv_heads, kv_heads]
         q, k, v = linear(x, layer.qkv).view(batch, length, sum(split), spec.head_dim).split(split, 2)
         if layer.query_norm is not None and layer.key_norm is not None:
-            q, k = self.norm(q, layer.query_norm), self.norm(k, layer.key_norm)
+            q, k = self.norm(q, layer.query_norm).to(x.dtype), self.norm(k, layer.key_norm).to(x.dtype)
         if self.cos is not None and self.sin is not None:
             cos, sin = self.cos[positions].unsqueeze(2), self.sin[positions].unsqueeze(2)
             q, k = rotate(q, cos, sin), rotate(k, cos, sin)

@@ -197,12 +197,11 @@ class Tables:
 
     def apply(self, b: int, x: Tensor, slots: Tensor, measured: Tensor | None = None) -> Tensor:
         """
-        x: [B, T, width] of these slots [B]; the result has its type.
+        x: [B, T, width] of these slots [B], float32.
 
         @param measured gets ||delta|| / ||h|| of every edit, [B, T, EDITS], float32; 0 where nothing was written. Receipts are made of it.
         """
-        wide = x.float()
-        s = torch.bmm(wide, self.read[b, slots].mT)
+        s = torch.bmm(x, self.read[b, slots].mT)
         scale, offset, low, high, edge = self.functions[b, slots].unsqueeze(2).unbind(1)
         cross = self.cross[b, slots]
 
@@ -219,9 +218,9 @@ class Tables:
             each = (self.offset[b, slots].unsqueeze(1) + torch.bmm(g, self.gain[b, slots])).abs() * self.norms[b, slots].unsqueeze(1)
             # What should have been written must have been: a receipt never claims more than was measured.
             written = delta.square().sum(-1, keepdim=True) > 0
-            measured.copy_(torch.where(written, each / wide.norm(dim=-1, keepdim=True), 0.0))
+            measured.copy_(torch.where(written, each / x.norm(dim=-1, keepdim=True), 0.0))
         # Rows without edits keep every bit: what is added to them is zero.
-        return (wide + delta).to(x.dtype)
+        return x + delta
 
 
 def rows(functions: list[Function] | tuple[Function, ...]) -> list[list[float]]:

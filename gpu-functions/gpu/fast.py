@@ -15,7 +15,7 @@ class FastStep:
         from .kernels import Kernels
 
         self.decoder = decoder
-        self.kernels = Kernels(decoder.spec, decoder.tables)
+        self.kernels = Kernels(decoder.spec, decoder.tables, decoder.weights.embedding.dtype)
 
     @torch.inference_mode()
     def __call__(self, ids: Tensor, positions: Tensor, slots: Tensor, measure: bool) -> tuple[Tensor, Tensor | None]:
@@ -31,11 +31,7 @@ class FastStep:
         def measured_at(b: int) -> Tensor | None:
             return None if measured is None else measured[:, b]
 
-        x = w.embedding[ids]
-        if spec.embedding_scale is not None:
-            x = x * decoder.embedding_scale
-        if w.positions is not None:
-            x = x + w.positions[positions]
+        x = decoder.embed(ids, positions)
         h = k.join(x, None, None, w.layers[0].before_attention, 0, slots, measured_at(0))
         for i, layer in enumerate(w.layers):
             keys, values = decoder.keys[i], decoder.values[i]
@@ -46,8 +42,7 @@ class FastStep:
             added = linear(k.gate(linear(h, layer.up)), layer.down)
             following = w.layers[i + 1].before_attention if i + 1 < spec.layers else w.last
             h = k.join(x, added, layer.after_mlp, following, i + 1, slots, measured_at(i + 1))
-        logits = (h @ w.head.T).float()
-        return (logits if spec.logit_cap is None else spec.logit_cap * torch.tanh(logits / spec.logit_cap)), measured
+        return decoder.unembed(h), measured
 
 
 def new_fast_step(decoder: Decoder, say: Callable[[str], None]) -> "FastStep | None":

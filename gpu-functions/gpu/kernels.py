@@ -18,24 +18,20 @@ from .weights import Norm
 
 # Keys that a program of `attend` reads at a time, and programs that share a row and a head.
 KEYS, PARTS = 64, 8
-# Forms of a norm: none, RMS rounded before its gain, RMS rounded once after it (Gemma), LayerNorm.
-NONE, RMS, RMS_WIDE, LAYER = 0, 1, 2, 3
+# Forms of a norm.
+NONE, RMS, LAYER = 0, 1, 2
 
 
 @triton.jit
-def normed(x, mask, weight, bias, at, eps, width, FORM: tl.constexpr, DTYPE: tl.constexpr):
-    """x: float32 values of one row, 0 where masked out."""
+def normed(x, mask, weight, bias, at, eps, width, FORM: tl.constexpr):
+    """x: float32 values of one row, 0 where masked out. Gains and biases are float32 too."""
     w = tl.load(weight + at, mask=mask, other=0.0)
-    if FORM == 3:
+    if FORM == 2:
         mean = tl.sum(x, 0) / width
         centred = tl.where(mask, x - mean, 0.0)
         variance = tl.sum(centred * centred, 0) / width
-        b = tl.load(bias + at, mask=mask, other=0.0)
-        return (centred * (1.0 / tl.sqrt(variance + eps)) * w.to(tl.float32) + b.to(tl.float32)).to(DTYPE)
-    scaled = x * (1.0 / tl.sqrt(tl.sum(x * x, 0) / width + eps))
-    if FORM == 2:
-        return (scaled * w.to(tl.float32)).to(DTYPE)
-    return w * scaled.to(DTYPE)
+        return centred * (1.0 / tl.sqrt(variance + eps)) * w + tl.load(bias + at, mask=mask, other=0.0)
+    return x * (1.0 / tl.sqrt(tl.sum(x * x, 0) / width + eps)) * w
 
 
 @triton.jit
@@ -48,13 +44,12 @@ def join_kernel(
     row = tl.program_id(0)
     at = tl.arange(0, BLOCK)
     mask = at < width
-    stream = tl.load(x + row * width + at, mask=mask, other=0.0)
+    wide = tl.load(x + row * width + at, mask=mask, other=0.0)
     if BRANCH:
-        branch = tl.load(y + row * width + at, mask=mask, other=0.0)
+        branch = tl.load(y + row * width + at, mask=mask, other=0.0).to(tl.float32)
         if AFTER != 0:
-            branch = normed(branch.to(tl.float32), mask, after, after, at, eps, width, AFTER, DTYPE)
-        stream = stream + branch
-    wide = stream.to(tl.float32)
+            branch = normed(branch, mask, after, after, at, eps, width, AFTER)
+        wide = wide + branch
     if EDIT:
         slot = tl.load(slots + row)
         # 0: nothing here; otherwise one more than the places that read.
@@ -88,19 +83,18 @@ def join_kernel(
                     each += own * tl.load(gain + (slot * PLACES + k) * MOST + columns)
                 size = tl.abs(each) * tl.load(norms + slot * MOST + columns) / tl.sqrt(tl.sum(wide * wide, 0))
                 relative = tl.where(tl.sum(delta * delta, 0) > 0, size, 0.0)
-            stream = (wide + delta).to(DTYPE)
-            wide = stream.to(tl.float32)
+            wide = wide + delta
         if MEASURE:
             tl.store(measured + row * measured_stride + columns, relative)
-    tl.store(x + row * width + at, stream, mask=mask)
+    tl.store(x + row * width + at, wide, mask=mask)
     if FORM != 0:
-        tl.store(h + row * width + at, normed(wide, mask, weight, bias, at, eps, width, FORM, DTYPE), mask=mask)
+        tl.store(h + row * width + at, normed(wide, mask, weight, bias, at, eps, width, FORM).to(DTYPE), mask=mask)
 
 
 @triton.jit
 def turn_kernel(
     qkv, keys, values, cos, sin, positions, slots, query_norm, key_norm, eps, heads, kv_heads, dim, context,
-    BLOCK: tl.constexpr, ROPE: tl.constexpr, HEAD_NORM: tl.constexpr, FORM: tl.constexpr, DTYPE: tl.constexpr,
+    BLOCK: tl.constexpr, ROPE: tl.constexpr, HEAD_NORM: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     row, head = tl.program_id(0), tl.program_id(1)
     half = dim // 2
@@ -116,10 +110,7 @@ def turn_kernel(
             first, second = a.to(tl.float32), b.to(tl.float32)
             factor = 1.0 / tl.sqrt((tl.sum(first * first, 0) + tl.sum(second * second, 0)) / dim + eps)
             u, v = tl.load(norm + at, mask=mask, other=0.0), tl.load(norm + half + at, mask=mask, other=0.0)
-            if FORM == 2:
-                a, b = (first * factor * u.to(tl.float32)).to(DTYPE), (second * factor * v.to(tl.float32)).to(DTYPE)
-            else:
-                a, b = u * (first * factor).to(DTYPE), v * (second * factor).to(DTYPE)
+            a, b = (first * factor * u).to(DTYPE), (second * factor * v).to(DTYPE)
         if ROPE:
             c, s = tl.load(cos + position * half + at, mask=mask, other=0.0), tl.load(sin + position * half + at, mask=mask, other=0.0)
             first, second = a.to(tl.float32), b.to(tl.float32)
@@ -218,29 +209,29 @@ def power(size: int, least: int = 16) -> int:
 class Kernels:
     """The launches of one step of a model. All tensors have the decoder's type but where it says otherwise."""
 
-    def __init__(self, spec: Spec, tables: Tables):
-        self.spec, self.tables = spec, tables
-        self.form = LAYER if not spec.rms else RMS_WIDE if spec.gain_plus_one else RMS
+    def __init__(self, spec: Spec, tables: Tables, dtype: torch.dtype):
+        self.spec, self.tables, self.dtype = spec, tables, dtype
+        self.form = RMS if spec.rms else LAYER
 
     def join(
         self, x: Tensor, y: Tensor | None, after: Norm | None, norm: Norm | None, b: int | None, slots: Tensor, measured: Tensor | None
     ) -> Tensor:
         """
-        x [R, width] becomes x + y, edited as boundary `b` says (None: no edits here); rows without edits keep every bit.
+        x [R, width], float32, becomes x + y, edited as boundary `b` says (None: no edits here); rows without edits keep every bit.
 
         @param y the branch, normed with `after` first where that is given. @param measured as in Tables.apply, [R, EDITS], or None.
         @returns `norm` of it, or nothing of use where norm is None.
         """
         width, t = self.spec.width, self.tables
         at = 0 if b is None else b
-        h = x if norm is None else torch.empty_like(x)
+        h = x if norm is None else torch.empty_like(x, dtype=self.dtype)
         join_kernel[(x.shape[0],)](
             x, x if y is None else y, h, slots, t.count[at], t.read[at], t.write[at], t.add[at], t.cross[at], t.functions[at],
             t.gain[at], t.offset[at], t.norms[at], x if measured is None else measured, 0 if measured is None else measured.stride(0),
             x if after is None else after.weight, x if norm is None else norm.weight, x if norm is None or norm.bias is None else norm.bias,
             self.spec.norm_eps, width,
             BLOCK=power(width), BRANCH=y is not None, AFTER=NONE if after is None else self.form, EDIT=b is not None,
-            MEASURE=measured is not None, FORM=NONE if norm is None else self.form, PLACES=SLOTS, MOST=EDITS, DTYPE=TYPES[x.dtype],
+            MEASURE=measured is not None, FORM=NONE if norm is None else self.form, PLACES=SLOTS, MOST=EDITS, DTYPE=TYPES[self.dtype],
             num_warps=8 if width > 1024 else 4,
         )  # fmt: skip
         return h
@@ -255,7 +246,7 @@ class Kernels:
             qkv, keys, values, qkv if cos is None else cos, qkv if sin is None else sin, positions, slots,
             qkv if query_norm is None else query_norm.weight, qkv if key_norm is None else key_norm.weight,
             spec.norm_eps, spec.heads, spec.kv_heads, spec.head_dim, keys.shape[1],
-            BLOCK=power(spec.head_dim // 2), ROPE=cos is not None, HEAD_NORM=query_norm is not None, FORM=self.form, DTYPE=TYPES[qkv.dtype],
+            BLOCK=power(spec.head_dim // 2), ROPE=cos is not None, HEAD_NORM=query_norm is not None, DTYPE=TYPES[qkv.dtype],
         )  # fmt: skip
 
     def attend(self, qkv: Tensor, keys: Tensor, values: Tensor, positions: Tensor, slots: Tensor, layer: int) -> Tensor:

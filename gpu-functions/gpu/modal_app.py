@@ -129,10 +129,11 @@ def result(call: str) -> dict[str, Any] | None:
 
 
 class Served:
-    """What every model's class has; `model` and `dtype` are its own."""
+    """What every model's class has; `model`, `dtype` and `cache_mb` are its own."""
 
     model: str
     dtype: str
+    cache_mb: int
 
     @modal.enter()
     def start(self) -> None:
@@ -145,7 +146,7 @@ class Served:
         threading.Thread(target=ThreadingHTTPServer(("127.0.0.1", SPAWN_PORT), spawner(spawn)).serve_forever, daemon=True).start()
         settings = {
             "MODELS": f"{MODELS}/{self.model}", "DEVICE": "cuda", "DTYPE": self.dtype, "HOST": "0.0.0.0", "PORT": str(PORT),
-            "SPAWN_URL": f"http://127.0.0.1:{SPAWN_PORT}",
+            "CACHE_MB": str(self.cache_mb), "SPAWN_URL": f"http://127.0.0.1:{SPAWN_PORT}",
         }  # fmt: skip
         self.engine = subprocess.Popen(["node", "gpu-functions/gpu/main.ts"], cwd=FOLDER, env={**os.environ, **settings})
         while True:
@@ -186,7 +187,7 @@ class Served:
 def serve(model: str, row: dict[str, Any]) -> Any:
     """The class of a row of models.json."""
     name = row["class"]
-    own = type(name, (Served,), {"model": model, "dtype": row["dtype"], "__module__": __name__, "__doc__": f"{model} on {row['gpu']}."})
+    own = type(name, (Served,), {"model": model, "dtype": row["dtype"], "cache_mb": row["cache_mb"], "__module__": __name__, "__doc__": f"{model} on {row['gpu']}."})
     options = {
         "image": image, "gpu": row["gpu"], "volumes": {MODELS: weights}, "secrets": [secret],
         "min_containers": row.get("min_containers", 0), "max_containers": row.get("max_containers", 2),

@@ -100,7 +100,8 @@ class Steps:
         sampled = sample(scores, self.counts[slots], settings, self.draws[slots, index], kind.drawn, kind.truncated)
         known = self.known[slots, index].long()
         chosen = torch.where(known >= 0, known, sampled)
-        self.counts.index_put_((slots, chosen), torch.ones_like(scores[:, 0], dtype=torch.float32), accumulate=True)
+        vocab = self.counts.shape[1]
+        self.counts.view(-1).scatter_add_(0, slots * vocab + chosen, torch.ones_like(chosen, dtype=torch.float32))
         self.last.index_copy_(0, slots, chosen)
         self.index.index_copy_(0, slots, index + 1)
         nothing = torch.zeros_like(scores[:, 0])

@@ -21,7 +21,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Norm:
-    """weight: [size]; bias: [size] for a LayerNorm, None for an RMS norm."""
+    """weight: [size]; bias: [size] for a LayerNorm, None for an RMS norm; float32 whatever the matrices are."""
 
     weight: Tensor
     bias: Tensor | None = None
@@ -70,11 +70,11 @@ class Checkpoint:
     def has(self, name: str) -> bool:
         return name in self.files
 
-    def get(self, name: str) -> Tensor:
+    def get(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
         """@raises KeyError naming a tensor that the checkpoint does not have."""
         if name not in self.files:
             raise KeyError(f"the checkpoint has no tensor {name}")
-        return self.files[name].get_tensor(name).to(self.dtype)
+        return self.files[name].get_tensor(name).to(dtype or self.dtype)
 
     def linear(self, *names: str, transposed: bool = False) -> Linear:
         """Products of one input as one: a part without a bias has zeros where another has one."""
@@ -87,8 +87,8 @@ class Checkpoint:
         return Linear(weight, torch.cat([weight.new_zeros(n) if b is None else b for b, n in zip(biases, sizes, strict=True)]))
 
     def norm(self, name: str, plus_one: bool = False) -> Norm:
-        weight = self.get(f"{name}.weight")
-        return Norm(weight + 1 if plus_one else weight, self.get(f"{name}.bias") if self.has(f"{name}.bias") else None)
+        weight = self.get(f"{name}.weight", torch.float32)
+        return Norm(weight + 1 if plus_one else weight, self.get(f"{name}.bias", torch.float32) if self.has(f"{name}.bias") else None)
 
 
 def load(directory: Path, device: torch.device, dtype: torch.dtype) -> tuple[Spec, Weights]:

@@ -107,6 +107,32 @@ class OneModel(unittest.TestCase):
         self.assertTrue(torch.equal(self.fixture.run(plain, 10_000)[0], self.fixture.run(nothing, 10_000)[0]))
 
 
+class Bfloat16(unittest.TestCase):
+    """Matrices of 16 bits: logits close to float32's, and a stream in which no edit is rounded away."""
+
+    def test_logits_are_those_of_float32_but_for_rounding(self) -> None:
+        for name in ("tiny-gpt2", "tiny-gemma2", "tiny-qwen3"):
+            exact, rounded = (Decoder.from_directory(FIXTURES / name, "cpu", dtype, 1) for dtype in (torch.float32, torch.bfloat16))
+            ids, positions = torch.arange(40)[None] % exact.spec.vocab, torch.arange(40)[None]
+            wanted, found = (decoder.forward(ids, positions, torch.tensor([0]), 40)[0] for decoder in (exact, rounded))
+            with self.subTest(name):
+                self.assertEqual(found.dtype, torch.float32)
+                self.assertLess(((found - wanted).norm() / wanted.norm()).item(), 2e-2)
+
+    def test_an_edit_far_below_what_16_bits_hold_is_made(self) -> None:
+        decoder = Decoder.from_directory(FIXTURES / "tiny-gemma2", "cpu", torch.bfloat16, 2)
+        width = decoder.spec.width
+        direction = torch.ones(width)
+        row = RowEdits([PlacedEdit(Edit("SIMPLE_ADDITIVE", direction, 1e-4), 1)], 4, width)
+        streams = []
+        for slot, programs in ((0, {}), (1, row.at(0))):
+            decoder.tables.set(slot, programs)
+            taken = Taken(frozenset([1]), measure=True)
+            decoder.forward(torch.tensor([[1, 2, 3, 4]]), torch.arange(4)[None], torch.tensor([slot]), 4, taken=taken)
+            streams.append(taken.streams[1])
+        self.assertLess((streams[1] - streams[0] - 1e-4).abs().max().item(), 2e-6)
+
+
 class Receipts(unittest.TestCase):
     def setUp(self) -> None:
         self.fixture = Fixture("tiny-llama")
