@@ -107,7 +107,7 @@ class Decoder:
         # The sums are float32 in any case, and stay so: a logit of 20 in bfloat16 is off by up to a sixteenth.
         flat = x.reshape(-1, x.shape[-1])
         logits = torch.mm(flat, head.T, out_dtype=torch.float32) if x.is_cuda and x.dtype != torch.float32 else flat.float() @ head.T.float()
-        logits = logits.view(*x.shape[:-1], -1)
+        logits = logits.view(*x.shape[:-1], logits.shape[-1])
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def read(self, x: Tensor, norm: Norm) -> Tensor:
