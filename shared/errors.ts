@@ -26,6 +26,7 @@ export const ERRORS = {
   engine_failed: { status: 502, retry: true, sentence: "The engine that runs this model failed. Try again." },
   engine_unavailable: { status: 503, retry: true, sentence: "The engine that runs this model does not answer. Try again in a moment." },
   engine_busy: { status: 503, retry: true, sentence: "The engine that runs this model is full. Try again in a moment." },
+  scorer_failed: { status: 502, retry: true, sentence: "The webhook that scores texts did not answer as it should." },
   engine_timeout: { status: 504, retry: true, sentence: "The engine took too long. Try again, or ask for fewer tokens." },
 } as const satisfies Record<string, ErrorRow>;
 

@@ -8,8 +8,8 @@ export type Method = (typeof METHODS)[number];
 
 /** Numbers both sides enforce. */
 export const LIMITS = {
-  /** Rows of one request (a baseline and its steered variants). */
-  rows: 8,
+  /** Rows of one request (a baseline and its steered variants); a model may run fewer at once. */
+  rows: 64,
   /** Edits of one row. */
   edits: 32,
   /** Edits of one row at one boundary of the residual stream: the rank the graph is built for. */
@@ -138,6 +138,13 @@ export const Messages = z
 /** Whether exactly one of two fields is given. */
 export const oneOf = (a: unknown, b: unknown) => (a === undefined) !== (b === undefined);
 
+/** Exactly one of `feature` and `vector` with its `point`. */
+export const Target = z
+  .strictObject({ feature: FeatureRef.optional(), vector: Edit.shape.vector, point: Edit.shape.point })
+  .refine(({ feature, vector }) => oneOf(feature, vector), "a target has exactly one of feature and vector")
+  .refine(({ vector, point }) => (vector === undefined) === (point === undefined), "a vector needs its point, and a feature has its own");
+export type Target = z.infer<typeof Target>;
+
 /** What a caller calls a generation of its own. */
 export const GenerationId = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, "an id has 1 to 64 of the characters A-Z a-z 0-9 _ -");
 
@@ -192,6 +199,11 @@ export const GenerateRequest = z
     callback_url: z.string().max(2000).optional(),
     /** Name of the row that `kl` of the other rows' tokens is measured against; absent = no KL. */
     kl_baseline: z.string().optional(),
+    /**
+     * Reads every row's text once more without its edits when all have ended: `compared` says what /score with `compare` and these targets
+     * would. It is cheaper than to ask afterwards, because the predictions with the edits are there already.
+     */
+    compare: z.strictObject({ targets: z.array(Target).max(LIMITS.targets).default([]) }).optional(),
   })
   .refine(
     ({ prompt, messages, rows }) =>
@@ -247,6 +259,15 @@ export const Receipt = z.object({
 });
 export type Receipt = z.infer<typeof Receipt>;
 
+/** A text with edits beside what the model without them says of it. */
+export const Compared = z.object({
+  /** Sum of ln p of the text's tokens without the edits, exp(-mean), and the mean of KL(with edits || without) in nats. */
+  plain: z.object({ logprob: z.number(), perplexity: z.number(), kl: z.number() }),
+  /** Per target, per token of the text. */
+  values: z.array(z.array(z.number())),
+});
+export type Compared = z.infer<typeof Compared>;
+
 export const FINISH_REASONS = ["stop", "length"] as const;
 
 export const RowResult = z.object({
@@ -257,6 +278,8 @@ export const RowResult = z.object({
   receipts: z.array(Receipt),
   /** Only in the JSON answer (a stream has sent them already), and only those that this run generated. */
   tokens: z.array(TokenEvent).optional(),
+  /** Where `compare` was asked for; null of a row without a token. */
+  compared: Compared.nullable().optional(),
 });
 export type RowResult = z.infer<typeof RowResult>;
 
@@ -296,6 +319,8 @@ export const ModelInfo = z.object({
   vocab: z.int(),
   dtype: z.string(),
   revision: z.string(),
+  /** Rows that one /generate may have. */
+  rows: z.int(),
   /** Whether the model takes `messages`. */
   chat_template: z.boolean(),
   /** Texts that end a message of the model where no token does. */

@@ -1,6 +1,6 @@
 // The calls of the engine protocol (design 5) that read texts and write none: tokens, log probabilities, activations.
 import { z } from "zod";
-import { Edit, FeatureRef, LIMITS, Messages, oneOf, Receipt, TopLogprob } from "./protocol.ts";
+import { Compared, Edit, LIMITS, Messages, oneOf, Receipt, Target, TopLogprob } from "./protocol.ts";
 
 /** Exactly one of `text` and `messages`; the answer has the tokens that `/generate` would see. */
 export const TokenizeRequest = z
@@ -44,30 +44,62 @@ export const TokenizeResult = z.object({
 export type TokenizeResult = z.infer<typeof TokenizeResult>;
 
 /**
- * Log probabilities of given texts, under the model or under the model with edits. A continuation is tokenized by itself, as
- * generated tokens are; positions of edits count from the first token of the prompt, and the continuation counts as generated.
+ * A continuation and what it continues. `ids` are tokens as a generation gave them; a `text` is tokenized by itself, as generated tokens
+ * are. `edits` instead of the request's.
  */
-export const ScoreRequest = z.strictObject({
-  model: z.string().min(1).max(128),
-  items: z
-    .array(z.strictObject({ prompt: z.string().max(LIMITS.promptChars).default(""), text: z.string().min(1).max(LIMITS.promptChars) }))
-    .min(1)
-    .max(LIMITS.texts),
-  edits: z.array(Edit).max(LIMITS.edits).default([]),
-  steer_special_tokens: z.boolean().default(true),
-  /** How many alternatives `top` lists per token. */
-  logprobs: z.int().min(0).max(LIMITS.topLogprobs).default(0),
-  deadline_ms: z.int().min(1).max(LIMITS.deadlineMs).optional(),
-});
+const ScoreItem = z
+  .strictObject({
+    prompt: z.string().max(LIMITS.promptChars).optional(),
+    messages: Messages.optional(),
+    text: z.string().min(1).max(LIMITS.promptChars).optional(),
+    ids: z.array(z.int().min(0)).min(1).max(LIMITS.generatedTokens).optional(),
+    edits: z.array(Edit).max(LIMITS.edits).optional(),
+  })
+  .refine(({ text, ids }) => oneOf(text, ids), "an item has exactly one of text and ids")
+  .refine(({ prompt, messages }) => prompt === undefined || messages === undefined, "an item has at most one of prompt and messages");
+
+/**
+ * Log probabilities of given texts, under the model or under the model with edits. Positions of edits count from the first token of the
+ * prompt, and the continuation counts as generated.
+ */
+export const ScoreRequest = z
+  .strictObject({
+    model: z.string().min(1).max(128),
+    items: z.array(ScoreItem).min(1).max(LIMITS.texts),
+    edits: z.array(Edit).max(LIMITS.edits).default([]),
+    steer_special_tokens: z.boolean().default(true),
+    /** How many alternatives `top` lists per token. */
+    logprobs: z.int().min(0).max(LIMITS.topLogprobs).default(0),
+    /** Reads every text without its edits too: `plain_logprob` and `kl` of every token. */
+    compare: z.boolean().default(false),
+    /** What features and vectors do on the tokens of the texts themselves (not of their prompts), read without edits: needs `compare`. */
+    targets: z.array(Target).max(LIMITS.targets).default([]),
+    deadline_ms: z.int().min(1).max(LIMITS.deadlineMs).optional(),
+  })
+  .refine(({ compare, targets }) => compare || targets.length === 0, "targets are read without edits: ask for compare too");
 export type ScoreRequest = z.infer<typeof ScoreRequest>;
 
 export const ScoredText = z.object({
   /** Tokens of `text`; logprob is ln p given everything before. */
-  tokens: z.array(z.object({ id: z.int(), token: z.string(), logprob: z.number(), top: z.array(TopLogprob) })),
+  tokens: z.array(
+    z.object({
+      id: z.int(),
+      token: z.string(),
+      logprob: z.number(),
+      top: z.array(TopLogprob),
+      /** With `compare`: ln p without the edits, and KL(with edits || without) in nats between the two predictions of this token. */
+      plain_logprob: z.number().optional(),
+      kl: z.number().optional(),
+    }),
+  ),
   /** Sum of the tokens' logprobs, and exp(-mean). */
   logprob: z.number(),
   perplexity: z.number(),
   receipts: z.array(Receipt),
+  /** With `compare`: the same of the tokens' plain_logprobs, and the mean of their kl. */
+  plain: Compared.shape.plain.optional(),
+  /** Per target, per token of the text. */
+  values: z.array(z.array(z.number())).optional(),
 });
 export const ScoreResult = z.object({ items: z.array(ScoredText) });
 export type ScoreResult = z.infer<typeof ScoreResult>;
@@ -113,12 +145,6 @@ export const LatentsResult = z.object({
   ),
 });
 export type LatentsResult = z.infer<typeof LatentsResult>;
-
-/** Exactly one of `feature` and `vector` with its `point`. */
-const Target = z
-  .strictObject({ feature: FeatureRef.optional(), vector: Edit.shape.vector, point: Edit.shape.point })
-  .refine(({ feature, vector }) => oneOf(feature, vector), "a target has exactly one of feature and vector")
-  .refine(({ vector, point }) => (vector === undefined) === (point === undefined), "a vector needs its point, and a feature has its own");
 
 /**
  * What features and vectors do on texts. A latent of an SAE gives its activation, a named direction or a vector v the projection

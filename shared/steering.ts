@@ -105,7 +105,7 @@ function readWrite(edit: ResolvedEdit): ReadWrite {
 }
 
 /** Whether the edit cannot change anything whatever h is: zero strength, or a scale of one. */
-export const isNeutral = (edit: ResolvedEdit): boolean =>
+export const isNeutral = (edit: Pick<ResolvedEdit, "method" | "strength">): boolean =>
   (edit.method === "SIMPLE_ADDITIVE" && edit.strength === 0) || (edit.method === "ORTHOGONAL_DECOMP" && edit.strength === 1);
 
 /**
