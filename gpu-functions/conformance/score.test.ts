@@ -164,6 +164,27 @@ describe.skipIf(ENGINE !== "cpu")("a prompt", () => {
   });
 });
 
+describe("many rows", () => {
+  const rowsOf = (count: number) =>
+    Array.from({ length: count }, (_, i) => ({ name: `row ${i}`, edits: i === 0 ? [] : [edit({ strength: i })] }));
+  const text = ({ result }: Awaited<ReturnType<typeof generate>>) => result.rows.map((row) => row.text);
+
+  it("of one prompt run in one call, as many as the model says, with the texts of calls of their own", async () => {
+    const { rows: most } = engine.model(MODEL).info;
+    expect(most).toBe(16);
+    const together = await generate(rowsOf(most), { kl_baseline: "row 0" });
+    expect(new Set(text(together)).size).toBeGreaterThan(8);
+    for (const [i, row] of rowsOf(most).entries()) expect(text(await generate([row]))).toEqual([text(together)[i]]);
+  });
+
+  it("are refused where they are more", async () => {
+    await expect(generate(rowsOf(17))).rejects.toMatchObject({
+      code: "invalid_request",
+      message: `17 rows are asked for; ${MODEL} runs 16 at once: ask for fewer.`,
+    });
+  });
+});
+
 describe("a deadline", () => {
   it("ends a request that takes longer, frees its rows, and leaves others alone", async () => {
     const other = generate([{ name: "A", edits: [] }], { max_tokens: 20 });

@@ -133,7 +133,7 @@ describe("the protocol", () => {
     ["an unknown field", {}, body({ best_of: 3 }), 400, "invalid_request"],
     ["an unknown model", SSE, body({ model: "x" }), 404, "model_not_found"],
     ["a prompt that is too long, streaming", SSE, body({ max_tokens: 5000 }), 400, "prompt_too_long"],
-    ["a body over the limit", {}, body({ prompt: "x".repeat(9 * 2 ** 20) }), 413, "too_large"],
+    ["a body over the limit", {}, body({ prompt: "x".repeat(17 * 2 ** 20) }), 413, "too_large"],
   ] as [string, Record<string, string>, unknown, number, string][])(
     "refuses %s with its status",
     async (_name, headers, payload, status, code) => {
@@ -350,6 +350,7 @@ describe("failures half way", () => {
     score: notAsked,
     latents: notAsked,
     activations: notAsked,
+    directions: notAsked,
     tokenize: notAsked,
     rows: notAsked,
     similar: notAsked,

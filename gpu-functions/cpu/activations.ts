@@ -4,11 +4,11 @@ import { TillerError } from "../../shared/errors.ts";
 import type { ActivationsRequest, ActivationsResult } from "../../shared/readings.ts";
 import { inlineDirection } from "./edits.ts";
 import type { KnownModel, Model } from "./model.ts";
-import { planTexts, type ReadText, readText, remaining } from "./read-text.ts";
+import { planTexts, readText, remaining } from "./read-text.ts";
 import { ENCODED, notScalar, type Sae } from "./sae.ts";
 
 /** How a target's values are found: from the residual of each token alone, or from all latents of its autoencoder. */
-type Probe = { readonly point: string } & (
+export type Probe = { readonly point: string } & (
   | { readonly value: (h: Float32Array) => number }
   | { readonly value: undefined; readonly sae: Sae; readonly index: number }
 );
@@ -27,14 +27,14 @@ export async function readActivations(
   for (const ids of planTexts(model, request.texts)) {
     const text = await readText(model, ids, points.map(parsePoint), signal, remaining(request.deadline_ms, began));
     const values: number[][] = [];
-    for (const probe of probes)
-      values.push(await probeText(model, probe, text, text.residuals[points.indexOf(probe.point)] as Float32Array));
+    for (const probe of probes) values.push(await probeStream(model, probe, text.residuals[points.indexOf(probe.point)] as Float32Array));
     items.push({ tokens: text.tokens, values });
   }
   return { items };
 }
 
-function planProbe(
+/** @throws TillerError naming the target: see `readActivations`. */
+export function planProbe(
   model: KnownModel,
   { feature, vector, point }: ActivationsRequest["targets"][number],
   i: number,
@@ -76,14 +76,16 @@ function planProbe(
   };
 }
 
-async function probeText(model: Model, probe: Probe, { tokens }: ReadText, stream: Float32Array): Promise<number[]> {
+/** What a target does at every token of a stream [T, width]. */
+export async function probeStream(model: Model, probe: Probe, stream: Float32Array): Promise<number[]> {
   const { width } = model.shape;
-  if (probe.value !== undefined) return tokens.map((_, t) => probe.value(stream.subarray(t * width, (t + 1) * width)));
+  const tokens = stream.length / width;
+  if (probe.value !== undefined) return Array.from({ length: tokens }, (_, t) => probe.value(stream.subarray(t * width, (t + 1) * width)));
   const { sae, index } = probe;
   return model.encoders.use(sae, async (encoder) => {
     const values: number[] = [];
-    for (let start = 0; start < tokens.length; start += ENCODED) {
-      const count = Math.min(ENCODED, tokens.length - start);
+    for (let start = 0; start < tokens; start += ENCODED) {
+      const count = Math.min(ENCODED, tokens - start);
       const { activations } = await encoder.encode(stream.subarray(start * width, (start + count) * width));
       for (let t = 0; t < count; t++) values.push(activations[t * encoder.latents + index] as number);
     }

@@ -4,7 +4,7 @@
 // B rows, T new tokens per row, D width, R edit slots, M cache length, L layers. Inputs:
 //   input_ids, positions int32 [B, T]    seqlens_k int32 [B] (total length - 1)    total_len int32 [1]    logit_rows int32 [N]
 //   inv_temperature float [N, 1]    resid_in float [B, T, D]: only of a graph that begins at a later boundary, whose residuals it is;
-//   such a graph has the inputs and outputs of what follows only
+//   such a graph has the inputs and outputs of what follows only, and one that ends at a boundary those of what comes before
 //   past_k_l, past_v_l float [B, KV, M, head]     and per boundary b in 0..L the edits of design 4:
 //   edit_read_b [B, D, R]   edit_write_b [B, R, D]   edit_add_b [B, 1, D]
 //   ordered graphs also:  edit_cross_b [B, R, R]   edit_scale_b, edit_offset_b, edit_low_b, edit_high_b, edit_edge_b [B, 1, R]
@@ -16,8 +16,19 @@ import { LIMITS } from "../../shared/protocol.ts";
 import { DataType, GraphWriter } from "./onnx.ts";
 import { BLOCK, blockShape, type Layout, ZERO } from "./quantise.ts";
 
-/** `plain`: no hooks at all (a baseline for benchmarks). `affine`: h + add + (h U) W. `ordered`: scalar functions in order too. */
-export type Variant = "plain" | "affine" | "ordered";
+/**
+ * `plain`: no hooks at all (a baseline for benchmarks). `read`: boundaries are offered as they are. `affine`: h + add + (h U) W.
+ * `ordered`: scalar functions in order too.
+ */
+export type Variant = "plain" | "read" | "affine" | "ordered";
+
+/** The part of a model that a graph computes. */
+export interface Span {
+  /** The boundary it begins at: 0 or absent: from tokens, else from residuals that are given. */
+  readonly from?: number | undefined;
+  /** The boundary it ends at; absent: it goes on to the logits. */
+  readonly to?: number | undefined;
+}
 
 /** How matrices and the token table are held: as float32, or as 8-bit blocks of 32 (quantise.ts). Everything else is float32. */
 export type Storage = "float32" | "q8";
@@ -76,11 +87,15 @@ export class DecoderGraph {
   private readonly variant: Variant;
   private readonly weightsFile: string;
   private readonly storage: Storage;
-  /** The first boundary: 0, or that of a graph which goes on from residuals. */
+  /** The first boundary and the last. */
   readonly from: number;
+  readonly to: number;
+  private readonly hasLogits: boolean;
 
-  constructor(shape: Shape, variant: Variant, weightsFile: string, storage: Storage = "float32", from = 0) {
+  constructor(shape: Shape, variant: Variant, weightsFile: string, storage: Storage = "float32", { from = 0, to }: Span = {}) {
     this.from = from;
+    this.to = to ?? shape.layers;
+    this.hasLogits = to === undefined;
     this.shape = shape;
     this.variant = variant;
     this.weightsFile = weightsFile;
@@ -89,7 +104,6 @@ export class DecoderGraph {
     this.writer.input("positions", DataType.INT32, ["B", "T"]);
     this.writer.input("seqlens_k", DataType.INT32, ["B"]);
     this.writer.input("total_len", DataType.INT32, [1]);
-    this.writer.input("logit_rows", DataType.INT32, ["N"]);
   }
 
   /** The checkpoint's tensor of that name. */
@@ -247,6 +261,8 @@ export class DecoderGraph {
     if (this.variant === "plain") return x;
     const { width } = this.shape;
     const w = this.writer;
+    const dims = ["B", "T", width] as const;
+    if (this.variant === "read") return w.output(w.op("Identity", [x], {}, `resid_${b}`), DataType.FLOAT, dims);
     const read = w.input(`edit_read_${b}`, DataType.FLOAT, ["B", width, SLOTS]);
     const write = w.input(`edit_write_${b}`, DataType.FLOAT, ["B", SLOTS, width]);
     const add = w.input(`edit_add_${b}`, DataType.FLOAT, ["B", 1, width]);
@@ -255,7 +271,7 @@ export class DecoderGraph {
     const delta = w.op("Add", [w.op("MatMul", [gains, write]), add]);
     this.stats.push(reads, this.squaredNorm(x), this.squaredNorm(delta));
     const edited = w.op("Add", [x, delta], {}, `resid_${b}`);
-    return w.output(edited, DataType.FLOAT, ["B", "T", width]);
+    return w.output(edited, DataType.FLOAT, dims);
   }
 
   private squaredNorm(x: string): string {
@@ -286,7 +302,7 @@ export class DecoderGraph {
   /** The rows of x [B, T, D] whose logits are wanted: [N, D]. */
   chosenRows(x: string): string {
     const flat = this.writer.op("Reshape", [x, this.writer.int64([-1, this.shape.width])]);
-    return this.writer.op("Gather", [flat, "logit_rows"]);
+    return this.writer.op("Gather", [flat, this.writer.input("logit_rows", DataType.INT32, ["N"])]);
   }
 
   /** What sampling needs of each row's logits. Softmax kernels work row by row: the others in a batch change no bit. */
@@ -308,8 +324,20 @@ export class DecoderGraph {
     return this.writer.op("Mul", [this.writer.op("Tanh", [this.writer.op("Div", [x, limit])]), limit]);
   }
 
-  /** Logits with a table stored [V, D] (the embedding itself when tied), soft-capped where a cap is given; ends the graph. */
-  finish(normed: string, table: string, cap?: number | null): Uint8Array {
+  /**
+   * Ends the graph: with the logits of `last`, the normed rows, by a table stored [V, D] (the embedding itself when tied), soft-capped
+   * where a cap is given; without any where it ends at a boundary.
+   */
+  finish(last: () => string, table: string, cap?: number | null): Uint8Array {
+    if (this.hasLogits) this.logits(last(), table, cap);
+    if (this.stats.length > 0) {
+      const columns = (this.to + 1 - this.from) * STATS_PER_BOUNDARY;
+      this.writer.output(this.writer.op("Concat", this.stats, { axis: -1 }, "stats"), DataType.FLOAT, ["B", "T", columns]);
+    }
+    return this.writer.model();
+  }
+
+  private logits(normed: string, table: string, cap: number | null | undefined): void {
     const { vocab, width } = this.shape;
     const product =
       this.storage === "q8"
@@ -318,10 +346,5 @@ export class DecoderGraph {
     const logits = typeof cap === "number" ? this.softcap(product, cap) : product;
     this.writer.output(this.writer.op("Identity", [logits], {}, "logits"), DataType.FLOAT, ["N", vocab]);
     this.predictions("logits");
-    if (this.stats.length > 0) {
-      const columns = (this.shape.layers + 1 - this.from) * STATS_PER_BOUNDARY;
-      this.writer.output(this.writer.op("Concat", this.stats, { axis: -1 }, "stats"), DataType.FLOAT, ["B", "T", columns]);
-    }
-    return this.writer.model();
   }
 }

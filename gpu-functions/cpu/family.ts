@@ -1,5 +1,5 @@
 // What a model family gives the engine: the model's shape and its graphs. The list of families is the only place that names them.
-import type { Shape, Storage, Variant, Weight } from "./blocks.ts";
+import type { Shape, Span, Storage, Variant, Weight } from "./blocks.ts";
 import { gemma } from "./gemma.ts";
 import { gemma2 } from "./gemma2.ts";
 import { gptNeo } from "./gpt-neo.ts";
@@ -31,9 +31,9 @@ export interface FamilyModel {
   readonly output: Output;
   /**
    * @param storage how the matrices are held; float32 when absent.
-   * @param from boundary at which the graph begins, from residuals that are given; 0 or absent: from tokens.
+   * @param span the whole model when absent.
    */
-  build(variant: Variant, storage?: Storage, from?: number): BuiltGraph;
+  build(variant: Variant, storage?: Storage, span?: Span): BuiltGraph;
 }
 
 export interface Family {

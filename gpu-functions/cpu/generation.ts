@@ -1,12 +1,15 @@
 // One request while it runs: what its rows take next, their receipts, and the events its caller reads. Knows nothing of slots.
 import { TillerError } from "../../shared/errors.ts";
 import type { GenerateEvent, GenerateRequest, RowResult, TokenEvent } from "../../shared/protocol.ts";
-import type { Job, Lead, Sequence, Wanted } from "./job.ts";
+import { type Job, type Lead, type Sequence, type Wanted, WORTH_SHARING } from "./job.ts";
 import { uniform } from "./random.ts";
 import { Row, type RowPlan } from "./row.ts";
 import { klDivergence, logprobs, type Prediction, type RankedToken, sampleToken } from "./sampler.ts";
 import type { Step } from "./step.ts";
 import type { Tokenizer } from "./tokenizer.ts";
+
+/** Values of the predictions that a generation keeps to compare; where there would be more, texts are read with their edits again. */
+const KEPT = 2 ** 26;
 
 export class Generation implements Job {
   readonly rows: readonly Row[];
@@ -143,9 +146,17 @@ export class Generation implements Job {
   private take(row: Row, prediction: Prediction, baseline: Prediction | undefined): void {
     const { sampling, kl_baseline } = this.request;
     const index = row.generated.length;
+    this.keep(row, index, prediction);
     const id = row.known[index] ?? sampleToken(prediction, row.counts, sampling, uniform(sampling.seed, index));
     const kl = () => (baseline === undefined ? null : klDivergence(prediction, baseline));
     this.tell(row, { id, ...logprobs(prediction, id, sampling.logprobs) }, kl_baseline === undefined ? undefined : kl);
+  }
+
+  private keep(row: Row, index: number, { logProbs }: Prediction): void {
+    const { compare, max_tokens, rows } = this.request;
+    if (compare === undefined || row.edits.edits.length === 0 || rows.length * max_tokens * logProbs.length > KEPT) return;
+    row.kept ??= new Float32Array(max_tokens * logProbs.length);
+    row.kept.set(logProbs, index * logProbs.length);
   }
 
   /**
@@ -191,9 +202,6 @@ export class Generation implements Job {
     this.end();
   }
 }
-
-/** Tokens times layers that must be spared before a graph that begins in the middle is worth its memory and its load. */
-const WORTH_SHARING = 256;
 
 /**
  * Which rows can be computed with the first row that no edit of the prompt touches: rows of the same prompt (the same array). A row whose edits change inside the prompt cannot: its

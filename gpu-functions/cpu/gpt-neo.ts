@@ -1,6 +1,6 @@
 // GPT-Neo (transformers `GPTNeoForCausalLM`): GPT-2 with separate unscaled q/k/v and layers that see only a window of keys.
 import { z } from "zod";
-import { DecoderGraph, type Shape, type Storage, type Variant } from "./blocks.ts";
+import { DecoderGraph, type Shape, type Span, type Storage, type Variant } from "./blocks.ts";
 import { parseConfig } from "./config.ts";
 import type { Family, FamilyModel } from "./family.ts";
 
@@ -32,14 +32,14 @@ function load(json: unknown, tensors: ReadonlySet<string>, weightsFile: string):
   const root = tensors.has("transformer.wte.weight") ? "transformer." : "";
   const inner = config.intermediate_size ?? 4 * width;
 
-  const build = (variant: Variant, storage?: Storage, from?: number) => {
-    const graph = new DecoderGraph(shape, variant, weightsFile, storage, from);
+  const build = (variant: Variant, storage?: Storage, span?: Span) => {
+    const graph = new DecoderGraph(shape, variant, weightsFile, storage, span);
     const w = graph.writer;
     let x = graph.begin(() => {
       const tokens = graph.embed(`${root}wte.weight`);
       return w.op("Add", [tokens, graph.lookup(`${root}wpe.weight`, shape.context, "positions")]);
     });
-    for (let layer = graph.from; layer < layers; layer++) {
+    for (let layer = graph.from; layer < graph.to; layer++) {
       const h = `${root}h.${layer}`;
       const attention = `${h}.attn.attention`;
       const first = graph.layerNorm(x, `${h}.ln_1`, epsilon);
@@ -55,7 +55,7 @@ function load(json: unknown, tensors: ReadonlySet<string>, weightsFile: string):
       const active = w.contrib("FastGelu", [hidden, graph.weight(`${h}.mlp.c_fc.bias`, [inner])]);
       x = graph.boundary(layer + 1, w.op("Add", [sum, graph.linear(active, `${h}.mlp.c_proj`, inner, width, true)]));
     }
-    const last = graph.layerNorm(graph.chosenRows(x), `${root}ln_f`, epsilon);
+    const last = () => graph.layerNorm(graph.chosenRows(x), `${root}ln_f`, epsilon);
     const model = graph.finish(last, `${root}wte.weight`);
     return { model, inputs: w.inputs, outputs: w.outputs, weights: graph.weights };
   };

@@ -1,6 +1,6 @@
 // GPT-2 (transformers `GPT2LMHeadModel`): learned positions, pre-LayerNorm, packed q/k/v, tied embeddings.
 import { z } from "zod";
-import { DecoderGraph, type Shape, type Storage, type Variant } from "./blocks.ts";
+import { DecoderGraph, type Shape, type Span, type Storage, type Variant } from "./blocks.ts";
 import { parseConfig } from "./config.ts";
 import type { Family, FamilyModel } from "./family.ts";
 
@@ -30,14 +30,14 @@ function load(json: unknown, tensors: ReadonlySet<string>, weightsFile: string):
   const inner = config.n_inner ?? 4 * width;
   const epsilon = config.layer_norm_epsilon;
 
-  const build = (variant: Variant, storage?: Storage, from?: number) => {
-    const graph = new DecoderGraph(shape, variant, weightsFile, storage, from);
+  const build = (variant: Variant, storage?: Storage, span?: Span) => {
+    const graph = new DecoderGraph(shape, variant, weightsFile, storage, span);
     const w = graph.writer;
     let x = graph.begin(() => {
       const tokens = graph.embed(`${root}wte.weight`);
       return w.op("Add", [tokens, graph.lookup(`${root}wpe.weight`, shape.context, "positions")]);
     });
-    for (let layer = graph.from; layer < layers; layer++) {
+    for (let layer = graph.from; layer < graph.to; layer++) {
       const h = `${root}h.${layer}`;
       const scale = 1 / Math.sqrt(headDim) / (config.scale_attn_by_inverse_layer_idx ? layer + 1 : 1);
       const qkv = graph.conv1d(graph.layerNorm(x, `${h}.ln_1`, epsilon), `${h}.attn.c_attn`, width, 3 * width, true);
@@ -47,7 +47,7 @@ function load(json: unknown, tensors: ReadonlySet<string>, weightsFile: string):
       const active = w.contrib("FastGelu", [hidden, graph.weight(`${h}.mlp.c_fc.bias`, [inner])]);
       x = graph.boundary(layer + 1, w.op("Add", [sum, graph.conv1d(active, `${h}.mlp.c_proj`, inner, width, true)]));
     }
-    const last = graph.layerNorm(graph.chosenRows(x), `${root}ln_f`, epsilon);
+    const last = () => graph.layerNorm(graph.chosenRows(x), `${root}ln_f`, epsilon);
     const model = graph.finish(last, `${root}wte.weight`);
     return { model, inputs: w.inputs, outputs: w.outputs, weights: graph.weights };
   };

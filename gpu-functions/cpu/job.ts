@@ -53,3 +53,6 @@ export interface Lead {
   /** First boundary that the follower computes itself; undefined: it takes everything. */
   readonly from: number | undefined;
 }
+
+/** Tokens times layers that must be spared before a graph that begins in the middle is worth its memory and its load. */
+export const WORTH_SHARING = 256;

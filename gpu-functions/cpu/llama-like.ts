@@ -1,7 +1,7 @@
 // The graph that Llama and its relatives share: rotary attention with grouped keys, RMS norms, a gated MLP. A family file reads its
 // configuration and says how it differs.
 import { z } from "zod";
-import { DecoderGraph, type Shape, type Storage, type Variant } from "./blocks.ts";
+import { DecoderGraph, type Shape, type Span, type Storage, type Variant } from "./blocks.ts";
 import type { FamilyModel } from "./family.ts";
 import { type Rope, RopeConfig, readRope, ropeTable } from "./rope.ts";
 
@@ -70,8 +70,8 @@ export function llamaLike(config: Config, traits: Traits, tensors: ReadonlySet<s
   const rope = readRope(config, shape.context);
   // The language-model class adds the prefix; the bare model saves without it.
   const root = tensors.has("embed_tokens.weight") ? "" : "model.";
-  const build = (variant: Variant, storage?: Storage, from?: number) => {
-    const graph = new DecoderGraph(shape, variant, weightsFile, storage, from);
+  const build = (variant: Variant, storage?: Storage, span?: Span) => {
+    const graph = new DecoderGraph(shape, variant, weightsFile, storage, span);
     const model = wire({ graph, config, traits, shape, rotary: rotaryWeights(graph, rope, shape) }, root);
     return { model, inputs: graph.writer.inputs, outputs: graph.writer.outputs, weights: graph.weights };
   };
@@ -111,7 +111,7 @@ function wire(wiring: Wiring, root: string): Uint8Array {
     const embedded = graph.embed(`${root}embed_tokens.weight`);
     return traits.embeddingScale === undefined ? embedded : w.op("Mul", [embedded, w.float32(traits.embeddingScale)]);
   });
-  for (let layer = graph.from; layer < shape.layers; layer++) {
+  for (let layer = graph.from; layer < graph.to; layer++) {
     const prefix = `${root}layers.${layer}`;
     let attended = attend(wiring, layer, norm(x, `${prefix}.input_layernorm`), `${prefix}.self_attn`);
     // The name post_attention_layernorm is the norm before the MLP where there is no sandwich, the one after attention where there is.
@@ -122,7 +122,7 @@ function wire(wiring: Wiring, root: string): Uint8Array {
     if (traits.sandwich === true) added = norm(added, `${prefix}.post_feedforward_layernorm`);
     x = graph.boundary(layer + 1, w.op("Add", [sum, added]));
   }
-  const last = norm(graph.chosenRows(x), `${root}norm`);
+  const last = () => norm(graph.chosenRows(x), `${root}norm`);
   return graph.finish(last, traits.tied ? `${root}embed_tokens.weight` : "lm_head.weight", traits.logitCap);
 }
 

@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 import path from "node:path";
 import { z } from "zod";
 import { TillerError } from "../../shared/errors.ts";
-import type { Edit, FeatureRef, GenerateEvent, GenerateRequest, ModelInfo } from "../../shared/protocol.ts";
+import { type Edit, type FeatureRef, type GenerateEvent, type GenerateRequest, LIMITS, type ModelInfo } from "../../shared/protocol.ts";
 import type { Shape, Storage } from "./blocks.ts";
 import { type ChatTemplate, loadChatTemplate, renderMessages } from "./chat.ts";
 import type { Checkpoint } from "./checkpoint.ts";
@@ -47,6 +47,20 @@ export interface Runner {
   run(generation: Generation, signal: AbortSignal, deadlineMs?: number): AsyncGenerator<GenerateEvent>;
   /** Runs a reading to its end. @throws like `run`. */
   read(reading: Reading, signal: AbortSignal, deadlineMs?: number): Promise<void>;
+  /**
+   * Reads texts without edits, in whatever order and batches are fastest.
+   * @param texts token ids, each at most the context.
+   * @param each gets a text's place and its residuals [T, width] at every one of `boundaries`; they die when it resolves. One call at a time,
+   * and none goes on when the reading has ended.
+   * @throws like `run`, and whatever `each` throws.
+   */
+  readTexts(
+    texts: readonly (readonly number[])[],
+    boundaries: readonly number[],
+    each: (text: number, residuals: readonly Float32Array[]) => void | Promise<void>,
+    signal: AbortSignal,
+    deadlineMs?: number,
+  ): Promise<void>;
 }
 
 /** The encoders of a model that are in memory: loaded when they are asked for, the least recently used make room. */
@@ -86,6 +100,7 @@ export function readModel(directory: string, cacheBytes: number, quantise: Quant
     vocab: shape.vocab,
     dtype: storage === "q8" ? "int8 blocks of 32" : "float32",
     revision: "local",
+    rows: Math.min(plan.slots, LIMITS.rows),
     chat_template: chat !== undefined,
     ...(chat === undefined ? {} : readChatStop(directory)),
     sources: sources.info(),
@@ -131,7 +146,12 @@ function promptIds({ tokenizer, chat, info }: KnownModel, { prompt, messages }: 
  * @throws TillerError naming what is wrong and what is allowed.
  */
 export function planGeneration(model: KnownModel, request: GenerateRequest, modelOf: (id: string) => KnownModel): Generation {
-  const { context } = model.info;
+  const { context, rows: most } = model.info;
+  if (request.rows.length > most)
+    throw new TillerError(
+      "invalid_request",
+      `${request.rows.length} rows are asked for; ${model.info.id} runs ${most} at once: ask for fewer.`,
+    );
   // Rows without messages of their own share one array: they are computed together as far as they are the same.
   const shared = request.rows.every((row) => row.messages !== undefined) ? undefined : promptIds(model, request);
   const prompts = request.rows.map(({ messages }) => (messages === undefined ? shared : promptIds(model, { messages })) as number[]);

@@ -3,7 +3,7 @@ import { boundaryOf, type Point } from "../../shared/address.ts";
 import { TillerError } from "../../shared/errors.ts";
 import type { LatentsResult } from "../../shared/readings.ts";
 import type { KnownModel, Model } from "./model.ts";
-import { plainEdits, Reading } from "./reading.ts";
+import { wholeReading } from "./reading.ts";
 
 export interface ReadText {
   readonly tokens: LatentsResult["items"][number]["tokens"];
@@ -40,15 +40,7 @@ export async function readText(
   deadlineMs: number | undefined,
 ): Promise<ReadText> {
   const boundaries = points.map((point) => boundaryOf(point, shape.layers));
-  const residuals = points.map(() => new Float32Array(ids.length * shape.width));
-  const reading = new Reading({
-    ids,
-    edits: plainEdits(ids.length, shape),
-    boundaries: [...new Set(boundaries)],
-    each: (position, { residual }) => {
-      for (const [i, boundary] of boundaries.entries()) (residuals[i] as Float32Array).set(residual(boundary), position * shape.width);
-    },
-  });
+  const { reading, residuals } = wholeReading(ids, boundaries, shape);
   await scheduler.read(reading, signal, deadlineMs);
   const tokens = ids.map((id) => ({ id, token: tokenizer.tokenString(id), special: tokenizer.specialIds.has(id) }));
   return { tokens, bos: tokenizer.bosId !== undefined && ids[0] === tokenizer.bosId, residuals };

@@ -30,6 +30,8 @@ export class Row implements Sequence {
   readonly known: readonly number[];
   /** Times each token was generated: what the penalties count. */
   readonly counts = new Map<number, number>();
+  /** Log probabilities that its tokens were chosen from, [max_tokens, V], where they are kept to be compared. */
+  kept: Float32Array | undefined;
   text = "";
   finished: RowResult["finish_reason"] | undefined;
   private readonly stream: TextStream;

@@ -52,8 +52,7 @@ export function sampleToken(
 ): number {
   const { temperature, top_p, top_k, frequency_penalty, presence_penalty } = sampling;
   const best = prediction.top[0];
-  if (best === undefined || !Number.isFinite(best.logprob))
-    throw new TillerError("engine_failed", "The model's logits are not finite: the strength is probably far too large. Use a smaller one.");
+  if (best === undefined || !Number.isFinite(best.logprob)) throw notFinite();
   const penalties = new Map<number, number>();
   if (frequency_penalty !== 0 || presence_penalty !== 0) {
     for (const [id, count] of counts) penalties.set(id, frequency_penalty * count + presence_penalty);
@@ -190,6 +189,10 @@ function argmax(scores: ArrayLike<number>): number {
   for (let id = 1; id < scores.length; id++) if ((scores[id] as number) > (scores[best] as number)) best = id;
   return best;
 }
+
+/** What ends a request whose logits are not finite. */
+export const notFinite = (): TillerError =>
+  new TillerError("engine_failed", "The model's logits are not finite: the strength is probably far too large. Use a smaller one.");
 
 /** ln p of one token, and the `top` most likely ones (ties by lower id): temperature 1, no penalties. */
 export function logprobs(prediction: Prediction, id: number, top: number): { logprob: number; top: readonly RankedToken[] } {

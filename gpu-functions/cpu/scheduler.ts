@@ -1,12 +1,16 @@
 // Continuous batching over one model's slots: requests wait in order, join when all their rows have slots, are prefilled in
-// chunks between the others' decode steps, and leave at any step. Slots 0 .. decoding - 1 decode, the next ones are prefilled.
+// chunks between the others' decode steps, and leave at any step. Slots 0 .. decoding - 1 decode, the next ones are prefilled. Texts that
+// are only read need no slot: batches of them are computed between the steps.
 import { TillerError } from "../../shared/errors.ts";
 import type { GenerateEvent } from "../../shared/protocol.ts";
+import { BATCH } from "./batch.ts";
+import { BatchReading, type EachText } from "./batch-reading.ts";
 import type { Edits } from "./edit-slots.ts";
 import type { Generation } from "./generation.ts";
 import type { Job, Lead, Sequence } from "./job.ts";
 import type { Runner } from "./model.ts";
-import type { Reading } from "./reading.ts";
+import { remaining } from "./read-text.ts";
+import { type Reading, wholeReading } from "./reading.ts";
 import { CHUNK, type DecoderSession } from "./session.ts";
 import type { Step } from "./step.ts";
 
@@ -23,6 +27,8 @@ interface Seat {
 export class Scheduler implements Runner {
   private readonly session: DecoderSession;
   private readonly waiting: Job[] = [];
+  /** Texts that are read in batches, in turn. */
+  private readonly batched: BatchReading[] = [];
   /** seats[i] is slot i; the first `decoding` of them decode. */
   private readonly seats: Seat[] = [];
   private decoding = 0;
@@ -34,11 +40,11 @@ export class Scheduler implements Runner {
   }
 
   load(): { rows: number; waiting: number } {
-    return { rows: this.seats.length, waiting: this.waiting.length };
+    return { rows: this.seats.length, waiting: this.waiting.length + this.batched.length };
   }
 
   async *run(generation: Generation, signal: AbortSignal, deadlineMs?: number): AsyncGenerator<GenerateEvent> {
-    const leave = this.submit(generation, signal, deadlineMs);
+    const leave = this.submit(generation, this.waiting, signal, deadlineMs);
     try {
       yield* generation.events();
     } finally {
@@ -47,7 +53,7 @@ export class Scheduler implements Runner {
   }
 
   async read(reading: Reading, signal: AbortSignal, deadlineMs?: number): Promise<void> {
-    const leave = this.submit(reading, signal, deadlineMs);
+    const leave = this.submit(reading, this.waiting, signal, deadlineMs);
     try {
       await reading.done;
     } finally {
@@ -55,10 +61,41 @@ export class Scheduler implements Runner {
     }
   }
 
+  async readTexts(
+    texts: readonly (readonly number[])[],
+    boundaries: readonly number[],
+    each: EachText,
+    signal: AbortSignal,
+    deadlineMs?: number,
+  ): Promise<void> {
+    const began = performance.now();
+    const short = new Map([...texts.entries()].filter(([, ids]) => ids.length <= this.chunk));
+    if (short.size > 0) {
+      const reading = new BatchReading(short, boundaries, each, () => this.wake());
+      const leave = this.submit(reading, this.batched, signal, deadlineMs);
+      try {
+        await reading.done;
+      } finally {
+        leave();
+      }
+    }
+    for (const [text, ids] of texts.entries()) {
+      if (short.has(text)) continue;
+      const { reading, residuals } = wholeReading(ids, boundaries, this.session.shape);
+      await this.read(reading, signal, remaining(deadlineMs, began));
+      await each(text, residuals);
+    }
+  }
+
   /** Queues a job; the function that is returned takes it out again, whatever it is doing. */
-  private submit(job: Job, signal: AbortSignal, deadlineMs: number | undefined): () => void {
+  private submit<T extends Pick<Job, "cancel" | "fail">>(
+    job: T,
+    queue: T[],
+    signal: AbortSignal,
+    deadlineMs: number | undefined,
+  ): () => void {
     if (this.closed) throw new TillerError("engine_unavailable", "The engine is shutting down.", { retryAfterSeconds: 5 });
-    if (this.waiting.length >= QUEUE_LIMIT) {
+    if (this.load().waiting >= QUEUE_LIMIT) {
       throw new TillerError("engine_busy", `${QUEUE_LIMIT} requests wait for this model already. Try again in a few seconds.`, {
         retryAfterSeconds: 5,
       });
@@ -68,20 +105,25 @@ export class Scheduler implements Runner {
     if (signal.aborted) cancel();
     const late = () => job.fail(new TillerError("engine_timeout", `The request was not done after its deadline of ${deadlineMs} ms.`));
     const deadline = deadlineMs === undefined ? undefined : setTimeout(late, deadlineMs);
-    this.waiting.push(job);
-    this.running ??= this.loop();
+    queue.push(job);
+    this.wake();
     return () => {
       clearTimeout(deadline);
       signal.removeEventListener("abort", cancel);
       job.cancel();
+      this.wake();
     };
+  }
+
+  private wake(): void {
+    this.running ??= this.loop();
   }
 
   /** Ends every job with an error and waits until the session is idle. */
   async close(): Promise<void> {
     this.closed = true;
     const error = new TillerError("engine_unavailable", "The engine is shutting down.", { retryAfterSeconds: 5 });
-    for (const job of [...this.waiting, ...this.seats.map((seat) => seat.job)]) job.fail(error);
+    for (const job of [...this.waiting, ...this.batched, ...this.seats.map((seat) => seat.job)]) job.fail(error);
     await this.running;
   }
 
@@ -92,7 +134,7 @@ export class Scheduler implements Runner {
       for (;;) {
         this.release();
         this.admit();
-        if (this.seats.length === 0 && this.waiting.length === 0) return;
+        if (this.seats.length === 0 && this.waiting.length === 0 && !this.batched.some(({ ready }) => ready)) return;
         try {
           if (this.decoding < this.seats.length) await this.prefillOne();
           if (this.decoding > 0) await this.decodeAll();
@@ -100,6 +142,7 @@ export class Scheduler implements Runner {
           // A failed call says nothing about one row: everybody in the batch is told, nobody waits for ever.
           for (const seat of this.seats) seat.job.fail(new TillerError("engine_failed", undefined, { cause: error }));
         }
+        await this.readBatch();
         // Short steps run on this thread: let sockets be read and written between them.
         await new Promise<void>((resolve) => setImmediate(resolve));
       }
@@ -110,7 +153,7 @@ export class Scheduler implements Runner {
 
   /** Frees the slots of rows that ended and of jobs that were cancelled or failed. */
   private release(): void {
-    for (let i = this.waiting.length - 1; i >= 0; i--) if (this.waiting[i]?.ended) this.waiting.splice(i, 1);
+    for (const queue of [this.waiting, this.batched]) for (let i = queue.length - 1; i >= 0; i--) if (queue[i]?.ended) queue.splice(i, 1);
     for (let slot = this.seats.length - 1; slot >= 0; slot--) {
       const seat = this.seats[slot] as Seat;
       if (seat.job.ended || seat.row.finished) this.leave(slot);
@@ -190,8 +233,9 @@ export class Scheduler implements Runner {
     }
     const { width } = this.session.shape;
     const residual = residuals.get(from) as Float32Array;
-    for (let at = start; at < lead.length; at = row.length) {
-      const end = row.edits.changesAt(at, lead.length);
+    const reach = Math.min(lead.length, row.prompt.length);
+    for (let at = start; at < reach; at = row.length) {
+      const end = row.edits.changesAt(at, reach);
       this.writeEdits(slot, row.edits.at(at));
       const offsets = job.wants(row, at, end).logits.map((position) => position - at);
       const part = residual.subarray((at - start) * width, (end - start) * width);
@@ -207,8 +251,34 @@ export class Scheduler implements Runner {
    * must not depend on its neighbours by a single bit.
    */
   private partEnd(start: number, { row, job }: Seat): number {
-    const size = Math.min(this.session.settings.chunk ?? CHUNK, job.chunk ?? CHUNK);
+    const size = Math.min(this.chunk, job.chunk ?? CHUNK);
     return row.edits.changesAt(start, Math.min((Math.floor(start / size) + 1) * size, row.prompt.length));
+  }
+
+  private get chunk(): number {
+    return this.session.settings.chunk ?? CHUNK;
+  }
+
+  /** A batch of texts. Nobody's rows wait for more of them than for a part of a prompt. */
+  private async readBatch(): Promise<void> {
+    const at = this.batched.findIndex(({ ready }) => ready);
+    if (at < 0) return;
+    const [reading] = this.batched.splice(at, 1) as [BatchReading];
+    this.batched.push(reading);
+    try {
+      const batch = reading.take(this.seats.length === 0 ? BATCH : this.chunk);
+      const residual = await this.session.texts.read(
+        batch.map((text) => reading.ids(text)),
+        reading.boundaries,
+      );
+      // Copies: the next batch is computed while these are used.
+      reading.give(
+        batch,
+        batch.map((_, row) => reading.boundaries.map((boundary) => residual(row, boundary).slice())),
+      );
+    } catch (error) {
+      reading.fail(new TillerError("engine_failed", undefined, { cause: error }));
+    }
   }
 
   private startDecoding(slot: number): void {

@@ -2,6 +2,7 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { z } from "zod";
+import { type DirectionsProgress, DirectionsRequest, type DirectionsResult } from "../../shared/directions.ts";
 import { TillerError } from "../../shared/errors.ts";
 import {
   FeaturesRequest,
@@ -31,8 +32,10 @@ import {
   TokenizeRequest,
   type TokenizeResult,
 } from "../../shared/readings.ts";
-import { formatEvent, PING } from "../../shared/sse.ts";
+import { formatEvent } from "../../shared/sse.ts";
 import type { CallbackRequest, Callbacks } from "./callbacks.ts";
+import { directionsEvents } from "./directions/events.ts";
+import { sendEvents } from "./event-stream.ts";
 
 /** What the server serves. */
 export interface EngineService {
@@ -44,6 +47,8 @@ export interface EngineService {
   score(request: ScoreRequest, signal: AbortSignal): Promise<ScoreResult>;
   latents(request: LatentsRequest, signal: AbortSignal): Promise<LatentsResult>;
   activations(request: ActivationsRequest, signal: AbortSignal): Promise<ActivationsResult>;
+  /** Refuses like `generate`. `progress` is called after every text. */
+  directions(request: DirectionsRequest, signal: AbortSignal, progress: (progress: DirectionsProgress) => void): Promise<DirectionsResult>;
   tokenize(request: TokenizeRequest): Promise<TokenizeResult>;
   rows(request: RowsRequest, signal: AbortSignal): Promise<RowsResult>;
   similar(request: SimilarRequest, signal: AbortSignal): Promise<SimilarResult>;
@@ -61,20 +66,17 @@ export interface ServerOptions {
   readonly log: (line: string) => void;
 }
 
-const BODY_LIMIT = 8 * 2 ** 20;
-const PING_MS = 1000;
-/**
- * A stream's headers wait this long for the first event: a refusal found while the request is planned still gets its status, and a
- * caller behind a long queue learns soon that it is being served.
- */
-const HEADERS_MS = 250;
+/** The most texts of /directions, DIRECTION_LIMITS.bytes, take three times as much where a caller escapes all letters outside ASCII. */
+const BODY_LIMIT = 16 * 2 ** 20;
 
 /** An HTTP server that is not listening yet. */
 export function newServer(service: EngineService, options: ServerOptions): Server {
   return createServer((request, response) => {
     handle(service, options, request, response).catch((thrown: unknown) => {
       const error = TillerError.from(thrown);
-      if (error.status >= 500) options.log(`${request.method} ${request.url}: ${error.code}: ${describe(error.cause ?? error)}`);
+      // Work that ended because its caller left is no failure.
+      const left = response.destroyed && error.cause instanceof DOMException && error.cause.name === "AbortError";
+      if (error.status >= 500 && !left) options.log(`${request.method} ${request.url}: ${error.code}: ${describe(error.cause ?? error)}`);
       fail(response, error);
     });
   });
@@ -108,6 +110,16 @@ async function handle(service: EngineService, options: ServerOptions, request: I
   const { signal } = controller;
   const answer = ANSWERS.get(pathname);
   if (answer !== undefined) return sendJson(response, 200, await answer(service, text, signal));
+  const streams = request.headers.accept?.includes("text/event-stream") === true;
+  if (pathname === "/directions") {
+    const wanted = parseBody(DirectionsRequest, text);
+    if (streams)
+      return sendEvents(
+        directionsEvents((progress) => service.directions(wanted, signal, progress)),
+        response,
+      );
+    return sendJson(response, 200, await service.directions(wanted, signal, () => undefined));
+  }
   const asked = parseBody(GenerateRequest, text);
   const { callbacks } = options;
   if (callbacks !== undefined && answersLater(asked)) {
@@ -118,7 +130,7 @@ async function handle(service: EngineService, options: ServerOptions, request: I
   }
   if (pathname === "/run") throw new TillerError("invalid_request", "/run needs id and callback_url, and an engine with a token.");
   const events = service.generate(asked, signal)[Symbol.asyncIterator]();
-  if (request.headers.accept?.includes("text/event-stream")) await sendEvents(events, response);
+  if (streams) await sendEvents(events, response);
   else await sendResult(events, response);
 }
 
@@ -139,6 +151,7 @@ const ROUTES: ReadonlyMap<string, string> = new Map([
   ["/models", "GET"],
   ["/generate", "POST"],
   ["/run", "POST"],
+  ["/directions", "POST"],
   ...[...ANSWERS.keys()].map((pathname) => [pathname, "POST"] as const),
 ]);
 
@@ -225,54 +238,4 @@ async function sendResult(events: AsyncIterator<GenerateEvent>, response: Server
       sendJson(response, 200, result);
     }
   }
-}
-
-async function sendEvents(events: AsyncIterator<GenerateEvent>, response: ServerResponse): Promise<void> {
-  const open = () => {
-    if (response.headersSent) return;
-    response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-cache, no-transform" });
-    response.flushHeaders();
-  };
-  // The events of one decode step come in one turn of the event loop and leave in one write.
-  let batch = "";
-  let flushing: NodeJS.Immediate | undefined;
-  const flush = () => {
-    clearImmediate(flushing);
-    flushing = undefined;
-    if (batch !== "") response.write(batch);
-    batch = "";
-  };
-  const headers = setTimeout(open, HEADERS_MS);
-  const ping = setInterval(() => response.headersSent && response.write(PING), PING_MS);
-  try {
-    for (;;) {
-      const next = await events.next();
-      if (next.done) break;
-      open();
-      const { event, data } = next.value;
-      batch += formatEvent(event, data);
-      flushing ??= setImmediate(flush);
-      if (response.writableNeedDrain) await drained(response);
-    }
-    flush();
-    response.end();
-  } finally {
-    // After a failure: what came before it goes out before its own event.
-    flush();
-    clearTimeout(headers);
-    clearInterval(ping);
-    await events.return?.(undefined);
-  }
-}
-
-/** Waits until a slow reader has taken what was written, or is gone. */
-function drained(response: ServerResponse): Promise<void> {
-  if (response.destroyed) return Promise.resolve();
-  return new Promise((resolve) => {
-    const done = () => {
-      response.off("drain", done).off("close", done);
-      resolve();
-    };
-    response.on("drain", done).on("close", done);
-  });
 }

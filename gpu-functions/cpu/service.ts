@@ -1,4 +1,5 @@
 // An engine: models behind the calls of the engine protocol. No HTTP here, and nothing of what computes.
+import type { DirectionsProgress, DirectionsRequest, DirectionsResult } from "../../shared/directions.ts";
 import type { FeaturesRequest, FeaturesResult, RowsRequest, RowsResult, SimilarRequest, SimilarResult } from "../../shared/features.ts";
 import type { GenerateEvent, GenerateRequest, ModelInfo } from "../../shared/protocol.ts";
 import type {
@@ -12,15 +13,18 @@ import type {
   TokenizeResult,
 } from "../../shared/readings.ts";
 import { readActivations } from "./activations.ts";
+import { compareRows, planComparison } from "./compare.ts";
+import { deriveDirections, planDirections } from "./directions/index.ts";
 import { readDensities, readFeatures } from "./features.ts";
 import type { Generation } from "./generation.ts";
 import { readLatents } from "./latents.ts";
 import { type Model, planGeneration } from "./model.ts";
 import { RunningNames } from "./names.ts";
+import { newPace } from "./pace.ts";
 import type { Lease, ModelPool } from "./pool.ts";
 import { planTexts } from "./read-text.ts";
 import { readDecoderRows } from "./rows.ts";
-import { planScore, scoreText } from "./score.ts";
+import { planScore, scoreTexts } from "./score.ts";
 import type { EngineService } from "./server.ts";
 import { findSimilar } from "./similar.ts";
 import { tokenize } from "./tokenize.ts";
@@ -52,13 +56,18 @@ export function newEngine(pool: ModelPool): Engine {
     async *generate(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent> {
       // Planned first: a request that is refused loads nothing.
       const generation = planGeneration(pool.known(request.model), request, (id) => pool.known(id));
+      const probes = planComparison(pool.known(request.model), request, (id) => pool.known(id));
       const forget = names.take(request.id, generation);
       let lease: Lease | undefined;
       // Also before it has a model: a caller that left waits for nothing.
       signal.addEventListener("abort", () => generation.cancel(), { once: true });
       try {
         lease = await leaseFor(generation, pool.acquire(request.model));
-        yield* lease === undefined ? generation.events() : lease.model.scheduler.run(generation, signal, request.deadline_ms);
+        const events = lease === undefined ? generation.events() : lease.model.scheduler.run(generation, signal, request.deadline_ms);
+        for await (const next of events) {
+          if (next.event !== "done" || probes === undefined || lease === undefined) yield next;
+          else yield { ...next, data: await compareRows(lease.model, generation, probes, next.data, (id) => pool.known(id), signal) };
+        }
       } finally {
         lease?.release();
         forget();
@@ -66,10 +75,8 @@ export function newEngine(pool: ModelPool): Engine {
     },
     cancel: (id: string) => names.cancel(id),
     async score(request: ScoreRequest, signal: AbortSignal): Promise<ScoreResult> {
-      const texts = planScore(pool.known(request.model), request, (id) => pool.known(id));
-      return withModel(request.model, async (model) => ({
-        items: await Promise.all(texts.map((text) => scoreText(model, text, request, signal))),
-      }));
+      const plan = planScore(pool.known(request.model), request, (id) => pool.known(id));
+      return withModel(request.model, (model) => scoreTexts(model, plan, signal));
     },
     async latents(request: LatentsRequest, signal: AbortSignal): Promise<LatentsResult> {
       const known = pool.known(request.model);
@@ -81,6 +88,15 @@ export function newEngine(pool: ModelPool): Engine {
     async activations(request: ActivationsRequest, signal: AbortSignal): Promise<ActivationsResult> {
       planTexts(pool.known(request.model), request.texts);
       return withModel(request.model, (model) => readActivations(model, request, (id) => pool.known(id), signal));
+    },
+    async directions(
+      request: DirectionsRequest,
+      signal: AbortSignal,
+      progress: (progress: DirectionsProgress) => void,
+    ): Promise<DirectionsResult> {
+      const course = { signal, progress, pace: newPace(signal, request.deadline_ms), began: performance.now() };
+      const plan = await planDirections(pool.known(request.model), request, course.pace);
+      return withModel(request.model, (model) => deriveDirections(model, request, plan, course));
     },
     async tokenize(request: TokenizeRequest): Promise<TokenizeResult> {
       return tokenize(pool.known(request.model), request);

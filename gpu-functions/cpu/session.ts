@@ -1,7 +1,8 @@
 // One loaded model ready to compute: weights and KV cache in native memory, one graph per variant, edits per slot. It runs what it
 // is told (a chunk of one slot's prompt, one token of the first B slots) and knows nothing of requests, text or sampling.
 import path from "node:path";
-import { type Shape, STATS_PER_BOUNDARY, type Variant } from "./blocks.ts";
+import { BatchReader } from "./batch.ts";
+import { type Shape, type Span, STATS_PER_BOUNDARY, type Variant } from "./blocks.ts";
 import { Buffers } from "./buffers.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { EditSlots } from "./edit-slots.ts";
@@ -58,6 +59,8 @@ export class DecoderSession {
   /** The edits that each slot's next calls apply. */
   readonly edits: EditSlots;
   readonly cache: KvCache;
+  /** Reads texts without edits; like everything else here, one call at a time. */
+  readonly texts: BatchReader;
   private readonly family: FamilyModel;
   private readonly checkpoint: Checkpoint;
   private readonly weights: Weights;
@@ -90,6 +93,7 @@ export class DecoderSession {
     for (const name of PER_CALL) buffers.allocate(name, most);
     this.allocateRows(settings.slots);
     buffers.allocate("stats", most * (shape.layers + 1) * STATS_PER_BOUNDARY);
+    this.texts = new BatchReader(shape, (to) => this.load("read", { to }));
     this.graph(base, 0);
   }
 
@@ -103,15 +107,7 @@ export class DecoderSession {
     const key = `${variant} ${from}`;
     let loaded = this.graphs.get(key);
     if (loaded === undefined) {
-      const graph = this.family.build(variant, this.settings.blocks && "q8", from);
-      this.weights.load(graph.weights);
-      const session = new Session(graph.model, {
-        threads: this.settings.threads,
-        weightsFolder: path.dirname(this.checkpoint.path),
-        weights: this.weights.tensors,
-        prepacked: this.weights.prepacked,
-      });
-      loaded = { session, graph, bindings: new Map() };
+      loaded = { ...this.load(variant, { from }), bindings: new Map() };
     }
     // The order of the map is that of use.
     this.graphs.delete(key);
@@ -123,6 +119,18 @@ export class DecoderSession {
       this.graphs.delete(oldest);
     }
     return loaded;
+  }
+
+  private load(variant: Variant, span: Span): Pick<LoadedGraph, "session" | "graph"> {
+    const graph = this.family.build(variant, this.settings.blocks && "q8", span);
+    this.weights.load(graph.weights);
+    const session = new Session(graph.model, {
+      threads: this.settings.threads,
+      weightsFolder: path.dirname(this.checkpoint.path),
+      weights: this.weights.tensors,
+      prepacked: this.weights.prepacked,
+    });
+    return { session, graph };
   }
 
   /**
@@ -282,6 +290,7 @@ export class DecoderSession {
     if (this.closed) return;
     this.closed = true;
     for (const { session } of this.graphs.values()) session.release();
+    this.texts.close();
     this.weights.close();
     this.buffers.close();
   }

@@ -56,7 +56,7 @@ function knownModel(directory: string, { dtype, cacheBytes, slots = MOST_SLOTS }
   const known = readModel(directory, Number.MAX_SAFE_INTEGER, "none");
   const bytes = dtype === "float32" ? 4 : 2;
   const plan: MemoryPlan = planMemory(known.shape, known.checkpoint.parameters * bytes, cacheBytes, { most: slots, bytes });
-  return { ...known, plan, info: { ...known.info, context: plan.cacheLength, dtype } };
+  return { ...known, plan, info: { ...known.info, context: plan.cacheLength, rows: plan.slots, dtype } };
 }
 
 async function openModel(known: KnownModel, options: GpuEngineOptions, started: (device: Device) => void): Promise<Model> {
@@ -86,7 +86,7 @@ async function openModel(known: KnownModel, options: GpuEngineOptions, started: 
   await current.catch((error: Error) => {
     throw new Error(`model '${id}': ${error.message}`, { cause: error });
   });
-  const scheduler = new DeviceRunner(deviceOf, slots);
+  const scheduler = new DeviceRunner(deviceOf, slots, known.shape);
   const close = async () => {
     closed = true;
     scheduler.close();

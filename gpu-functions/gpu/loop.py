@@ -66,8 +66,9 @@ class Generation:
 @dataclass(eq=False)
 class Reading:
     """
-    A text that is read. `targets` are ids whose log probabilities are wanted, the first of them after the position `start`;
-    `top` likely tokens are listed with each. `boundaries` are those whose residual streams are wanted.
+    A text that is read: one row; or two of the same text, the first without edits, which are compared. `targets` are ids whose log
+    probabilities are wanted, the first of them after the position `start`; `top` likely tokens are listed with each. `boundaries` are those
+    whose residual streams are wanted, of the first row.
     """
 
     id: str
@@ -77,6 +78,11 @@ class Reading:
     top: int
     boundaries: list[int]
     created: float = field(default_factory=time.perf_counter)
+
+    @property
+    def measured(self) -> int:
+        """Edits of positions from here on are none of the receipts': no target is predicted there, and what else is wanted is read plain."""
+        return self.start + len(self.targets) if len(self.rows) > 1 else len(self.rows[0].prompt)
 
 
 Job = Generation | Reading
@@ -194,9 +200,10 @@ class Loop:
         for i, row in enumerate(rows):
             row.length = end
             if taken.measured is not None:
-                row.edits.record(start, taken.measured[i].cpu().numpy())
+                counted = max(0, job.measured - start) if isinstance(job, Reading) else None
+                row.edits.record(start, taken.measured[i, :counted].cpu().numpy())
         if isinstance(job, Reading):
-            self.tell_part(job, start, end, logits[0], taken)
+            self.tell_part(job, start, end, logits, taken)
             return
         if end == whole:
             self.steps.first[slots] = logits[:, -1]
@@ -276,23 +283,48 @@ class Loop:
             self.report("tokens", {"id": id, "tokens": list_})
 
     def tell_part(self, job: Reading, start: int, end: int, logits: Tensor, taken: Taken) -> None:
-        """What was wanted of the positions [start, end) of a text."""
+        """What was wanted of the positions [start, end) of a text. @param logits [rows, T, vocab] of the last T of them."""
         fields: dict[str, Any] = {"id": job.id, "start": start, "end": end, "scored": []}
-        if job.targets and len(logits) > 0:
-            scores = torch.log_softmax(logits.double(), -1)
-            first = end - len(logits)
-            targets = torch.tensor(job.targets[first - job.start : end - job.start], device=self.device)
-            likely = scores.gather(1, targets[:, None])[:, 0].tolist()
-            values, ids = (part.tolist() for part in scores.topk(min(max(job.top, 1), scores.shape[1]), -1))
-            for t, logprob in enumerate(likely):
-                top = sorted(zip(values[t], ids[t], strict=True), key=lambda one: (-one[0], one[1]))[: job.top]
-                fields["scored"].append([logprob, [[id, value] for value, id in top]])
+        first = end - logits.shape[1]
+        wanted = job.targets[first - job.start : end - job.start]
+        if wanted:
+            scored = score(logits[:, : len(wanted)], torch.tensor(wanted, device=self.device), job.top)
+            if scored is None:
+                self.drop(job.id)
+                self.report("failed", {"id": job.id, "reason": "not_finite"})
+                return
+            fields["scored"] = scored
         streams = [taken.streams[b][0].float().cpu() for b in job.boundaries]
         binary = torch.stack(streams).numpy().tobytes() if streams else b""
         self.report("part", fields, binary)
         if end == len(job.rows[0].prompt):
             self.drop(job.id)
             self.report("finished", {"id": job.id, "tallies": tallies(job), "timing": {}})
+
+
+def score(logits: Tensor, targets: Tensor, top: int) -> list[list[Any]] | None:
+    """
+    Of every target, by the last row: its log probability, the likeliest tokens in its place, and where there is another row its log
+    probability by that one and KL(last || other), in nats and float64. None where a logit is not finite.
+
+    @param logits [rows, T, vocab]; targets [T].
+    """
+    scores = torch.log_softmax(logits.double(), -1)
+    if not torch.isfinite(scores.amax()):
+        return None
+    likely = scores.gather(-1, targets.expand(len(logits), -1)[..., None])[..., 0].tolist()
+    values, ids = (part.tolist() for part in scores[-1].topk(min(max(top, 1), scores.shape[-1]), -1))
+    scored: list[list[Any]] = []
+    for t, logprob in enumerate(likely[-1]):
+        ranked = sorted(zip(values[t], ids[t], strict=True), key=lambda one: (-one[0], one[1]))[:top]
+        scored.append([logprob, [[id, value] for value, id in ranked]])
+    if len(logits) > 1:
+        plain, edited = scores
+        terms = torch.where(edited == -torch.inf, 0.0, edited.exp() * (edited - plain))
+        kl = terms.sum(-1).clamp(min=0).tolist()
+        for entry, logprob, divergence in zip(scored, likely[0], kl, strict=True):
+            entry.append([logprob, divergence])
+    return scored
 
 
 def tallies(job: Job) -> list[list[list[float]]]:

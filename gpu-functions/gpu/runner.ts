@@ -2,11 +2,15 @@
 import { randomUUID } from "node:crypto";
 import { TillerError } from "../../shared/errors.ts";
 import type { GenerateEvent } from "../../shared/protocol.ts";
+import type { EachText } from "../cpu/batch-reading.ts";
+import type { Shape } from "../cpu/blocks.ts";
 import type { PlacedEdit, RowEdits } from "../cpu/edits.ts";
 import type { Generation } from "../cpu/generation.ts";
 import type { Runner } from "../cpu/model.ts";
-import type { Reading } from "../cpu/reading.ts";
+import { remaining } from "../cpu/read-text.ts";
+import { type Reading, type Scored, wholeReading } from "../cpu/reading.ts";
 import type { Row } from "../cpu/row.ts";
+import { notFinite, type RankedToken } from "../cpu/sampler.ts";
 import { type Device, deviceFailed, type Told } from "./device.ts";
 
 /** Requests that may wait for slots; more are told to come back. */
@@ -21,7 +25,10 @@ type ToldToken = readonly [
   top: readonly (readonly [id: number, logprob: number])[],
   kl: number | null,
 ];
-type ToldScore = readonly [logprob: number, top: ToldToken[4]];
+type ToldScore = readonly [logprob: number, top: ToldToken[4], plain?: readonly [logprob: number, kl: number]];
+
+/** Texts that are read at once: the process has the next one when it is done with one. */
+const READ_AT_ONCE = 4;
 
 /** Gives the process that computes; starts one where there is none. */
 export type DeviceOf = () => Promise<Device>;
@@ -38,14 +45,16 @@ interface Entry {
 export class DeviceRunner implements Runner {
   private readonly deviceOf: DeviceOf;
   private readonly slots: number;
+  private readonly shape: Shape;
   private readonly waiting: Entry[] = [];
   private readonly running = new Set<Entry>();
   private closed = false;
 
   /** @param slots rows that the process runs at once. */
-  constructor(deviceOf: DeviceOf, slots: number) {
+  constructor(deviceOf: DeviceOf, slots: number, shape: Shape) {
     this.deviceOf = deviceOf;
     this.slots = slots;
+    this.shape = shape;
   }
 
   load(): { rows: number; waiting: number } {
@@ -59,10 +68,7 @@ export class DeviceRunner implements Runner {
     let compared = Number.POSITIVE_INFINITY;
     const taken = rows.map(() => 0);
     const heard = (told: Told, { device, id, free }: Running) => {
-      if (told.event === "failed") {
-        const reason = "The model's logits are not finite: the strength is probably far too large. Use a smaller one.";
-        return generation.fail(new TillerError("engine_failed", reason));
-      }
+      if (told.event === "failed") return generation.fail(notFinite());
       if (told.event === "finished") {
         for (const [i, tallies] of (told.tallies as Tally[][]).entries()) rows[i]?.edits.adopt(tallies);
         Object.assign(generation.timing, told.timing, { queue_ms: generation.timing.queue_ms });
@@ -72,8 +78,7 @@ export class DeviceRunner implements Runner {
         const row = rows[place] as Row;
         if (row.finished !== undefined || generation.ended) continue;
         taken[place] = index + 1;
-        const ranked = top.map(([other, value]) => ({ id: other, logprob: value }));
-        generation.told(row, { id: token, logprob, top: ranked }, base < 0 ? undefined : index > compared ? null : kl);
+        generation.told(row, { id: token, logprob, top: rankedOf(top) }, base < 0 ? undefined : index > compared ? null : kl);
         if (row.finished === undefined) continue;
         if (place === base) compared = index;
         // It has ended for a stop string, which is found in texts: nobody else knows.
@@ -101,36 +106,69 @@ export class DeviceRunner implements Runner {
   }
 
   async read(reading: Reading, signal: AbortSignal, deadlineMs?: number): Promise<void> {
-    const { wish } = reading;
-    const { targets = [], scoreFrom = 0, top = 0, boundaries = [] } = wish;
-    const rows = [{ prompt: wish.ids, edits: wish.edits }];
-    const start = targets.length === 0 ? wish.ids.length : scoreFrom;
+    const { wish, rows } = reading;
+    const { ids, edits, targets = [], scoreFrom = 0, top = 0, boundaries = [] } = wish;
+    let target = 0;
     const heard = (told: Told, _: Running, binary: Uint8Array) => {
+      if (told.event === "failed") return reading.fail(notFinite());
       if (told.event === "finished") {
-        wish.edits.adopt((told.tallies as Tally[][])[0] ?? []);
+        edits.adopt((told.tallies as Tally[][]).at(-1) ?? []);
         return reading.prefilled();
       }
       const [from, to] = [told.start as number, told.end as number];
-      const scored = told.scored as ToldScore[];
+      reading.tell(() => {
+        for (const score of told.scored as ToldScore[]) wish.scored?.(target++, scoredOf(score));
+      });
+      if (boundaries.length === 0) return;
       const streams = new Float32Array(binary.buffer, binary.byteOffset, binary.byteLength / 4);
-      const width = streams.length / Math.max(1, boundaries.length * (to - from));
-      reading.tell(from, to, (position) => {
-        const residual = (boundary: number) => {
-          const at = (boundaries.indexOf(boundary) * (to - from) + position - from) * width;
-          return streams.subarray(at, at + width);
-        };
-        const found = scored[position - Math.max(from, start)];
-        if (position < start || found === undefined) return { residual };
-        const [logprob, ranked] = found;
-        return { residual, scored: { logprob, top: ranked.map(([id, value]) => ({ id, logprob: value })) } };
+      const size = streams.length / boundaries.length;
+      reading.tellResiduals(from, to, (boundary) => {
+        const at = boundaries.indexOf(boundary) * size;
+        return streams.subarray(at, at + size);
       });
     };
-    const job = { do: "read", ...planRows(rows), targets, start, top, boundaries };
-    const leave = await this.submit(reading, job, vectorsOf(rows), heard, signal, deadlineMs);
+    // Rows of one prompt are read together: the same positions of all of them.
+    const planned = rows.map((row) => ({ prompt: ids, edits: row.edits }));
+    const start = targets.length === 0 ? ids.length : scoreFrom;
+    const job = { do: "read", ...planRows(planned), targets, start, top, boundaries };
+    const leave = await this.submit(reading, job, vectorsOf(planned), heard, signal, deadlineMs);
     try {
       await reading.done;
     } finally {
       leave();
+    }
+  }
+
+  async readTexts(
+    texts: readonly (readonly number[])[],
+    boundaries: readonly number[],
+    each: EachText,
+    signal: AbortSignal,
+    deadlineMs?: number,
+  ): Promise<void> {
+    const began = performance.now();
+    const failed = new AbortController();
+    const ended = AbortSignal.any([signal, failed.signal]);
+    const left = texts.entries();
+    let given = Promise.resolve();
+    const readSome = async () => {
+      for (const [text, ids] of left) {
+        const { reading, residuals } = wholeReading(ids, boundaries, this.shape);
+        await this.read(reading, ended, remaining(deadlineMs, began));
+        // One after the other, and none after one that threw.
+        given = given.then(() => {
+          ended.throwIfAborted();
+          return each(text, residuals);
+        });
+        await given;
+      }
+    };
+    const readers = Array.from({ length: Math.min(READ_AT_ONCE, this.slots, texts.length) }, () => readSome());
+    try {
+      await Promise.all(readers);
+    } finally {
+      failed.abort();
+      await Promise.allSettled(readers);
     }
   }
 
@@ -211,6 +249,13 @@ export class DeviceRunner implements Runner {
     }
   }
 }
+
+const rankedOf = (top: ToldToken[4]): RankedToken[] => top.map(([id, logprob]) => ({ id, logprob }));
+
+const scoredOf = ([logprob, top, plain]: ToldScore): Scored => ({
+  ...{ logprob, top: rankedOf(top) },
+  ...(plain && { plain: { logprob: plain[0], kl: plain[1] } }),
+});
 
 /** A job that the process has. `free` gives back slots of rows that ended. */
 interface Running {

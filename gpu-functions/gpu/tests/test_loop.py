@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from gpu.decoder import Decoder
+from gpu.decoder import Decoder, Taken
 from gpu.edits import Edit
 from gpu.loop import Generation, Loop, Reading, Row
 from gpu.row import PlacedEdit, RowEdits
@@ -155,6 +155,42 @@ class Loops(unittest.TestCase):
         wanted = torch.log_softmax(logits.double(), -1)[9:].gather(1, torch.tensor(ids[10:])[:, None])[:, 0]
         self.assertLess((torch.tensor(logprobs) - wanted).abs().max().item(), 1e-4)
         self.assertEqual(sum(len(binary) for _, binary in parts), 149 * 48 * 4)
+
+    def test_a_text_is_compared_with_and_without_edits(self) -> None:
+        """Both rows in the same calls: what is told is what two passes over the text give, and no edit counts where nothing is predicted."""
+        run = Run(1)
+        ids = [i % 60 for i in range(150)]
+        found: list[tuple[dict[str, Any], bytes]] = []
+        run.loop.report = lambda event, fields, binary=b"": found.append(({"event": event, **fields}, binary))
+        edited = run.row(ids, 4.0)
+        run.loop.submit(Reading("r", [run.row(ids), edited], ids[10:], 9, 0, [3]))
+        run.until_idle()
+        parts, last = found[:-1], found[-1][0]
+        self.assertEqual((last["event"], last["tallies"][0], last["tallies"][1][0][0]), ("finished", [], 149))
+        self.assertEqual(sorted(run.loop.free), list(range(SLOTS)))
+
+        def scores(row: Row | None) -> torch.Tensor:
+            run.decoder.tables.set(0, {} if row is None else row.edits.at(0))
+            taken = Taken(frozenset([3]))
+            logits = run.decoder.forward(torch.tensor([ids]), torch.arange(150)[None], torch.tensor([0]), 150, taken=taken)[0]
+            if row is None:
+                streams = torch.cat([torch.frombuffer(bytearray(binary), dtype=torch.float32).view(-1, 48) for _, binary in parts])
+                self.assertLess((streams - taken.streams[3][0]).abs().max().item(), 1e-4)
+            return torch.log_softmax(logits.double(), -1)[9:149]
+
+        q, r = scores(edited), scores(None)
+        targets = torch.tensor(ids[10:])[:, None]
+        wanted = torch.stack([q.gather(1, targets)[:, 0], r.gather(1, targets)[:, 0], (q.exp() * (q - r)).sum(-1)], 1)
+        told = torch.tensor([[logprob, *plain] for part, _ in parts for logprob, _, plain in part["scored"]], dtype=torch.float64)
+        self.assertLess((told - wanted).abs().max().item(), 1e-4)
+        self.assertGreater(told[:, 2].min().item(), 0)
+
+    def test_a_text_whose_logits_are_not_finite_fails_and_frees_its_rows(self) -> None:
+        run = Run(1)
+        ids = [1, 2, 3]
+        run.loop.submit(Reading("r", [run.row(ids), run.row(ids, 1e39)], [2, 3], 0, 0, []))
+        run.until_idle()
+        self.assertEqual((run.failed, len(run.loop.free)), (["r"], SLOTS))
 
 
 if __name__ == "__main__":
