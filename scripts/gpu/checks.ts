@@ -1,6 +1,8 @@
 // What an engine must do, as short checks over HTTP: each asks for little and says in a few words what is wrong.
 import { randomUUID } from "node:crypto";
 import { z } from "zod";
+import { decodeFloat32 } from "../../shared/base64.ts";
+import { DirectionsResult } from "../../shared/directions.ts";
 import { CancelResult, type GenerateResult, type RowResult } from "../../shared/protocol.ts";
 import { ActivationsResult, ScoreResult, TokenizeResult } from "../../shared/readings.ts";
 import { parseEvents } from "../../shared/sse.ts";
@@ -35,6 +37,7 @@ export const CHECKS: readonly Check[] = [
   { name: "/score gives log probabilities and their perplexity", run: score },
   { name: "/tokenize gives the places of tokens in the text", run: tokenize },
   { name: "/activations projects on a vector", run: activations },
+  { name: "/directions tells two kinds of texts apart", run: directions },
   { name: "/cancel ends a generation", run: cancel },
 ];
 
@@ -159,6 +162,26 @@ async function activations(engine: Endpoint): Promise<void> {
   demand(greatest > 0, "every projection is 0");
   const straight = once.every((value, i) => Math.abs(-2 * value - (twice[i] ?? Number.NaN)) <= 0.01 * greatest);
   demand(straight, "a vector times -2 does not give -2 times the projections");
+}
+
+async function directions(engine: Endpoint): Promise<void> {
+  const { layers, width } = await engine.info();
+  const sides = [
+    ["She was happy.", "What a good day!", "They smiled and laughed."],
+    ["He was sad.", "What a bad day!", "They cried and left."],
+  ];
+  const found = async ([positive, negative]: readonly (string[] | undefined)[]) => {
+    const asked = { model: engine.model, layers: [layers >> 1], method: "mean_difference", held_out: 0, positive, negative };
+    const [layer] = expectBody(DirectionsResult, await engine.send("/directions", asked)).layers;
+    return { auc: layer?.auc_train ?? 0, vector: decodeFloat32(layer?.vector ?? "") ?? new Float32Array() };
+  };
+  const { auc, vector } = await found(sides);
+  demand(vector.length === width, `a vector of ${vector.length} values, not ${width}`);
+  demand(auc > 0.5, `the area under its curve is ${auc}`);
+  const turned = await found([...sides].reverse());
+  const greatest = vector.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  const opposite = vector.every((value, i) => Math.abs(value + (turned.vector[i] ?? Number.NaN)) <= 0.02 * greatest);
+  demand(opposite, "sides that change places do not turn the vector round");
 }
 
 async function cancel(engine: Endpoint): Promise<void> {
