@@ -82,7 +82,7 @@ export const ERROR_RESPONSES = {
   403: jsonError("This key may not do that: it belongs to somebody else."),
   404: jsonError("No such model, source, feature or id; the sentence names what there is."),
   409: jsonError("This conflicts with what is there; the sentence says what to do first."),
-  413: jsonError("The body is larger than 1 MB."),
+  413: jsonError("The body is too large; the sentence says what the limit is."),
   422: jsonError("The edits changed nothing, so there is no steered text."),
   429: jsonError("The hourly limit is used up; Retry-After says when to try again.", RateLimited),
   500: jsonError("Something went wrong on our side."),

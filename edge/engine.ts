@@ -1,44 +1,18 @@
-// The only file that knows where engines are and how to talk to them; what is special about those on Modal is in cold-start.ts. What
-// comes back is validated; what cannot be used becomes a TillerError of the table: an engine's own code when the caller can act on it,
-// `engine_*` when the fault is on our side.
+// The calls of the engine protocol. Only this file and engine-http.ts, which carries them, know where engines are and how to talk to them;
+// what is special about those on Modal is in cold-start.ts. What comes back is validated.
 import type { z } from "zod";
-import { type ErrorCode, TillerError } from "../shared/errors.ts";
+import { DirectionsProgress, type DirectionsRequest, DirectionsResult } from "../shared/directions.ts";
+import { TillerError } from "../shared/errors.ts";
 import { FeaturesResult, RowsResult, SimilarResult } from "../shared/features.ts";
-import {
-  EngineErrorBody,
-  EngineReport,
-  fromEngineError,
-  type GenerateRequest,
-  GenerateResult,
-  type ModelInfo,
-  ModelList,
-  TokenEvent,
-} from "../shared/protocol.ts";
-import { ActivationsResult, LatentsResult, TokenizeResult } from "../shared/readings.ts";
-import { parseEvents } from "../shared/sse.ts";
-import { type ColdStart, fetchModal, isGateway } from "./cold-start.ts";
+import { EngineReport, type GenerateRequest, GenerateResult, type ModelInfo, ModelList, TokenEvent } from "../shared/protocol.ts";
+import { ActivationsResult, LatentsResult, ScoreResult, TokenizeResult } from "../shared/readings.ts";
+import type { ColdStart } from "./cold-start.ts";
 import type { Config, EngineAddress } from "./config.ts";
+import { AT_ONCE, headersOf, NOT_FOUND, parse, post, readEvents, readJson, send } from "./engine-http.ts";
 
-/** Seconds after which a caller should try an engine that did not answer again. */
-const RETRY_SECONDS = 5;
 /** Longer than an engine is silent while it reads a model. */
 const HEALTH_TIMEOUT_MS = 5000;
 const POLL_TIMEOUT_MS = 20_000;
-const NOT_FOUND = "no such generation";
-
-/** Codes that say something about the caller's request. Any other code of an engine is about our deployment. */
-const CALLERS_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
-  "invalid_request",
-  "prompt_too_long",
-  "model_not_found",
-  "feature_not_found",
-  "too_large",
-  "steering_not_applied",
-  "engine_busy",
-  "engine_timeout",
-  "engine_unavailable",
-  "canceled",
-]);
 
 export type EngineEvent =
   | { readonly event: "token"; readonly data: TokenEvent }
@@ -68,7 +42,7 @@ export async function listModels(
 /** Whether the engine says it is well, within two seconds. */
 export async function isHealthy(engine: EngineAddress): Promise<boolean> {
   try {
-    const init: RequestInit = { headers: headers(engine), signal: AbortSignal.timeout(HEALTH_TIMEOUT_MS) };
+    const init: RequestInit = { headers: headersOf(engine), signal: AbortSignal.timeout(HEALTH_TIMEOUT_MS) };
     // Modal's keys follow no redirect.
     const response = await fetch(`${engine.url}/health`, engine.modal === undefined ? init : { ...init, redirect: "manual" });
     await response.body?.cancel();
@@ -98,6 +72,7 @@ interface Readings {
   "/tokenize": TokenizeResult;
   "/activations": ActivationsResult;
   "/latents": LatentsResult;
+  "/score": ScoreResult;
   "/rows": RowsResult;
   "/similar": SimilarResult;
   "/features": FeaturesResult;
@@ -106,12 +81,11 @@ const READINGS: { readonly [Path in keyof Readings]: z.ZodType<Readings[Path]> }
   "/tokenize": TokenizeResult,
   "/activations": ActivationsResult,
   "/latents": LatentsResult,
+  "/score": ScoreResult,
   "/rows": RowsResult,
   "/similar": SimilarResult,
   "/features": FeaturesResult,
 };
-/** They are answered at once. */
-const WITHOUT_DEADLINE: ReadonlySet<keyof Readings> = new Set(["/tokenize", "/features"] as const);
 
 /**
  * Asks the engine something about texts.
@@ -124,7 +98,7 @@ export async function read<Path extends keyof Readings>(
   request: object,
   signal: AbortSignal,
 ): Promise<Readings[Path]> {
-  const timed = WITHOUT_DEADLINE.has(path) ? request : { ...request, deadline_ms: config.engineTimeoutMs };
+  const timed = AT_ONCE.has(path) ? request : { ...request, deadline_ms: config.engineTimeoutMs };
   const response = await send(engine, config, path, post(timed, "application/json"), signal);
   const schema: z.ZodType<Readings[Path]> = READINGS[path];
   return parse(schema, await readJson(response), path);
@@ -154,7 +128,7 @@ export async function startGeneration(
   signal: AbortSignal,
 ): Promise<AsyncGenerator<EngineEvent> | typeof ACCEPTED> {
   const response = await send(engine, config, "/generate", post(withDeadline(request, config), "text/event-stream"), signal);
-  if (response.status !== 202) return eventsOf(response);
+  if (response.status !== 202) return generationOf(response);
   await response.body?.cancel();
   return ACCEPTED;
 }
@@ -179,119 +153,40 @@ export async function openGeneration(
   signal: AbortSignal,
   cold?: ColdStart,
 ): Promise<AsyncGenerator<EngineEvent>> {
-  return eventsOf(await send(engine, config, "/generate", post(withDeadline(request, config), "text/event-stream"), signal, cold));
+  return generationOf(await send(engine, config, "/generate", post(withDeadline(request, config), "text/event-stream"), signal, cold));
 }
 
-async function eventsOf(response: Response): Promise<AsyncGenerator<EngineEvent>> {
-  const type = response.headers.get("content-type") ?? "";
-  if (response.body === null || !type.startsWith("text/event-stream")) {
-    await response.body?.cancel();
-    throw unusable(`/generate answered ${type || "no content type"} instead of an event stream`);
-  }
-  return readGeneration(response.body);
+async function generationOf(response: Response): Promise<AsyncGenerator<EngineEvent>> {
+  return generationEvents(await readEvents(response, "/generate"));
 }
 
-async function* readGeneration(body: ReadableStream<Uint8Array>): AsyncGenerator<EngineEvent> {
-  const events = parseEvents(body);
-  try {
-    for (;;) {
-      const next = await events.next().catch((error: unknown) => {
-        throw isTimeout(error) ? timedOut(error) : unusable("the stream broke", error);
-      });
-      if (next.done) throw unusable("the stream ended without a done event");
-      const { event, data } = next.value;
-      if (event === "token") yield { event, data: parse(TokenEvent, decode(data), "token event") };
-      else if (event === "error") throw asCallerError(fromEngineError(decode(data)));
-      else if (event === "done") {
-        yield { event, data: parse(GenerateResult, decode(data), "done event") };
-        return;
-      }
-    }
-  } finally {
-    await events.return(undefined);
+async function* generationEvents(events: AsyncGenerator<{ event: string; data: unknown }>): AsyncGenerator<EngineEvent> {
+  for await (const { event, data } of events) {
+    if (event === "token") yield { event, data: parse(TokenEvent, data, "token event") };
+    else if (event === "done") yield { event, data: parse(GenerateResult, data, "done event") };
   }
 }
 
-const post = (body: unknown, accept: string): RequestInit => ({
-  method: "POST",
-  body: JSON.stringify(body),
-  headers: { "content-type": "application/json", accept },
-});
+/**
+ * Derives a direction from texts.
+ * @param progress is told how many texts were read, now and then.
+ * @throws TillerError; the signal's reason when it was aborted before the engine began.
+ */
+export async function derive(
+  engine: EngineAddress,
+  config: Config,
+  request: DirectionsRequest,
+  signal: AbortSignal,
+  progress: (read: DirectionsProgress) => void,
+): Promise<DirectionsResult> {
+  const timed = { ...request, deadline_ms: config.engineTimeoutMs };
+  const response = await send(engine, config, "/directions", post(timed, "text/event-stream"), signal);
+  for await (const { event, data } of await readEvents(response, "/directions")) {
+    if (event === "progress") progress(parse(DirectionsProgress, data, "progress event"));
+    else if (event === "done") return parse(DirectionsResult, data, "done event");
+  }
+  throw new TillerError("engine_failed", undefined, { cause: "the events ended without done" });
+}
 
 /** The engine gives up when we would: a connection that broke unnoticed does not keep its rows. */
 const withDeadline = (request: GenerateRequest, config: Config): GenerateRequest => ({ ...request, deadline_ms: config.engineTimeoutMs });
-
-const headers = ({ token, modal }: EngineAddress): Record<string, string> => ({
-  ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
-  ...(modal === undefined ? {} : { "Modal-Key": modal.key, "Modal-Secret": modal.secret }),
-});
-
-async function send(
-  engine: EngineAddress,
-  config: Config,
-  path: string,
-  { headers: own, ...rest }: RequestInit,
-  gone: AbortSignal | undefined,
-  cold?: ColdStart,
-): Promise<Response> {
-  const deadline = AbortSignal.timeout(config.engineTimeoutMs);
-  const signal = gone === undefined ? deadline : AbortSignal.any([gone, deadline]);
-  const url = engine.url + path;
-  const init: RequestInit = { ...rest, headers: { ...(own as Record<string, string> | undefined), ...headers(engine) }, signal };
-  const quick = rest.body === undefined || WITHOUT_DEADLINE.has(path as keyof Readings);
-  let response: Response;
-  try {
-    response = engine.modal === undefined ? await fetch(url, init) : await fetchModal(url, init, { config, quick, signal, gone, cold });
-  } catch (error) {
-    if (error instanceof TillerError) throw error;
-    if (deadline.aborted) throw timedOut(error);
-    if (gone?.aborted) throw error;
-    throw new TillerError("engine_unavailable", undefined, { cause: error, retryAfterSeconds: RETRY_SECONDS });
-  }
-  if (response.ok) return response;
-  const body = await response.json().catch(() => undefined);
-  if (isGateway(response.status, body)) {
-    throw new TillerError("engine_unavailable", undefined, {
-      cause: `${path} answered ${response.status}`,
-      retryAfterSeconds: RETRY_SECONDS,
-    });
-  }
-  if (response.status === 401 && engine.modal !== undefined && !EngineErrorBody.safeParse(body).success)
-    throw unusable(`Modal refused the proxy key of the engine of ${engine.models}`);
-  // "No such generation" is an answer, and no fault of anybody.
-  if (response.status === 404 && path.startsWith("/generations/")) throw new TillerError("engine_failed", undefined, { cause: NOT_FOUND });
-  throw asCallerError(fromEngineError(body));
-}
-
-async function readJson(response: Response): Promise<unknown> {
-  try {
-    return await response.json();
-  } catch (error) {
-    throw isTimeout(error) ? timedOut(error) : unusable("the answer was cut off or is not JSON", error);
-  }
-}
-
-function decode(data: string): unknown {
-  try {
-    return JSON.parse(data);
-  } catch (error) {
-    throw unusable("an event is not JSON", error);
-  }
-}
-
-function parse<Schema extends z.ZodType>(schema: Schema, value: unknown, what: string): z.output<Schema> {
-  const result = schema.safeParse(value);
-  if (!result.success) throw unusable(`${what} is not what the protocol says`, result.error);
-  return result.data;
-}
-
-/** An engine's "wrong token" must not reach the caller as "your key is wrong". */
-export function asCallerError(error: TillerError): TillerError {
-  if (!CALLERS_CODES.has(error.code)) return error.code === "engine_failed" ? error : unusable(`the engine answered ${error.code}`, error);
-  if (error.status !== 503 || error.retryAfterSeconds !== undefined) return error;
-  return new TillerError(error.code, error.message, { cause: error, retryAfterSeconds: RETRY_SECONDS });
-}
-
-const isTimeout = (error: unknown): boolean => error instanceof DOMException && error.name === "TimeoutError";
-const timedOut = (cause: unknown): TillerError => new TillerError("engine_timeout", undefined, { cause });
-const unusable = (detail: string, cause?: unknown): TillerError => new TillerError("engine_failed", undefined, { cause: cause ?? detail });

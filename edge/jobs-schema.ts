@@ -1,8 +1,9 @@
 // The tables of background work and of what is told about it (drizzle): the source of /migrations, with schema.ts.
 import { index, integer, primaryKey, sqliteTable, text, uniqueIndex } from "drizzle-orm/sqlite-core";
-import type { JobPlan, JobResult, JobTokens } from "./jobs/stored.ts";
+import type { JobItem, JobPlan, JobResult } from "./jobs/stored.ts";
 import { users } from "./schema.ts";
 
+export const JOB_KINDS = ["steer", "steer-chat", "derive", "sweep"] as const;
 export const JOB_STATES = ["queued", "running", "succeeded", "failed", "canceled"] as const;
 export const FINAL_STATES = ["succeeded", "failed", "canceled"] as const;
 
@@ -16,10 +17,11 @@ export const jobs = sqliteTable(
   {
     id: text().primaryKey(),
     user_id: owner,
-    kind: text({ enum: ["steer", "steer-chat"] }).notNull(),
+    kind: text({ enum: JOB_KINDS }).notNull(),
     model_id: text().notNull(),
     state: text({ enum: JOB_STATES }).notNull(),
     plan: text({ mode: "json" }).notNull().$type<JobPlan>(),
+    /** Tokens of a steer, texts of a derivation, texts of a sweep. */
     tokens_done: integer().notNull().default(0),
     tokens_total: integer().notNull(),
     /** Counts writes of progress and state: the id of an event. */
@@ -38,7 +40,7 @@ export const jobs = sqliteTable(
   (table) => [index("jobs_user").on(table.user_id, table.created_at), index("jobs_state").on(table.state, table.created_at)],
 );
 
-/** What a job has generated, a row for every second or so of it: nothing is written twice, and an engine goes on from here. */
+/** What a job has found so far, a row for every second or so of it: nothing is written twice, and whoever runs it goes on from here. */
 export const jobChunks = sqliteTable(
   "job_chunks",
   {
@@ -47,7 +49,22 @@ export const jobChunks = sqliteTable(
       .references(() => jobs.id),
     /** 1 for the first. */
     number: integer().notNull(),
-    tokens: text({ mode: "json" }).notNull().$type<JobTokens>(),
+    /** Tokens of a steer, cells of a sweep. */
+    tokens: text({ mode: "json" }).notNull().$type<readonly JobItem[]>(),
+  },
+  (table) => [primaryKey({ columns: [table.job_id, table.number] })],
+);
+
+/** What a job is made of and is too large for its row: texts, in pieces. They are deleted when it ends. */
+export const jobInputs = sqliteTable(
+  "job_inputs",
+  {
+    job_id: text()
+      .notNull()
+      .references(() => jobs.id),
+    /** 0 for the first. */
+    number: integer().notNull(),
+    part: text().notNull(),
   },
   (table) => [primaryKey({ columns: [table.job_id, table.number] })],
 );

@@ -75,8 +75,31 @@ export const LIMITS = {
   notesPerPage: 100,
   /** Log probabilities that a job's answer may have: tokens of both sides, times one more than n_logprobs. */
   jobLogprobs: 12_000,
+  /** Characters of one row of a job's input. */
+  inputPartChars: 400_000,
+  /** Texts that are derived from while the caller waits, and their characters; more is a job. */
+  derivedAtOnce: 400,
+  derivedAtOnceChars: 100_000,
+  /** Latents that a report lists, over all its layers. */
+  derivedLatents: 4000,
+  /** Vectors that one is combined of. */
+  combinedVectors: 64,
+  sweepPrompts: 16,
+  sweepDirections: 32,
+  sweepLayers: 64,
+  sweepStrengths: 41,
+  sweepSeeds: 16,
+  /** Tokens of one text of a sweep, texts of a sweep, and tokens of all of them. */
+  sweepTokens: 128,
+  sweepRows: 640,
+  sweepAllTokens: 40_000,
+  scorerWords: 2000,
+  /** Instructions of RE2's program of a pattern: what matching takes is this times the text's length. */
+  scorerProgram: 1000,
 } as const;
 
 export const WINDOW_MS = 3_600_000;
 /** The window as Neuronpedia's 429 body spells it. */
 export const WINDOW_NAME = "60 m";
+/** One call of a job may take as long as its model needs; an engine that says nothing at all is noticed by its pings. */
+export const JOB_TIMEOUT_MS = 25 * 60_000;

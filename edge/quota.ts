@@ -51,12 +51,13 @@ export function setLimitHeaders(c: Context<App>, state: QuotaState | undefined):
 
 const secondsUntil = (time: number): number => Math.max(0, Math.ceil((time - Date.now()) / 1000));
 
-/** The refusal of a call that has no place left: 429 with Neuronpedia's keys and ours. */
-export function newLimited(state: QuotaState, path: string): RateLimitedError {
+/** The refusal of a call that has no place left, or too few: 429 with Neuronpedia's keys and ours. */
+export function newLimited(state: QuotaState, path: string, places = 1): RateLimitedError {
   const wait = Math.max(1, secondsUntil(state.reset));
-  const sentence = `Rate limit exceeded for this endpoint. The limit for this endpoint (${path}) is ${state.limit} requests per ${WINDOW_NAME}. Try again in ${wait} seconds.`;
+  const few = places === 1 ? "" : ` This request counts as ${places}, and ${state.remaining} are left.`;
+  const sentence = `Rate limit exceeded for this endpoint. The limit for this endpoint (${path}) is ${state.limit} requests per ${WINDOW_NAME}.${few} Try again in ${wait} seconds.`;
   return new RateLimitedError(sentence, wait, {
-    ...{ endpoint: path, limitPerWindow: state.limit, requestWindow: WINDOW_NAME, remainingRequests: 0 },
+    ...{ endpoint: path, limitPerWindow: state.limit, requestWindow: WINDOW_NAME, remainingRequests: places === 1 ? 0 : state.remaining },
   });
 }
 

@@ -108,6 +108,19 @@ describe("the window", () => {
     expect((await untaken.state()).remaining).toBe(4);
   });
 
+  it("takes several places at once, all or none, and gives all of them back", async () => {
+    const identifier = `user:${newId()}`;
+    const limiter = newRateLimiter(config());
+    const taken = limiter.quotaOf(identifier, 5);
+    expect(await taken.take(3)).toMatchObject({ success: true, remaining: 2 });
+    expect(await limiter.quotaOf(identifier, 5).take(3)).toMatchObject({ success: false, remaining: 2 });
+    expect(await limiter.quotaOf(identifier, 5).take(2)).toMatchObject({ success: true, remaining: 0 });
+    await taken.refund();
+    expect((await taken.state()).remaining).toBe(3);
+    await limiter.giveBack(identifier, 5, 2);
+    expect((await limiter.quotaOf(identifier, 5).state()).remaining).toBe(5);
+  });
+
   it("forgets a caller who has been quiet, and no other", async () => {
     const identifier = `user:${newId()}`;
     await newRateLimiter(config()).quotaOf(identifier, 5).take();

@@ -15,9 +15,9 @@ export interface QuotaState {
 }
 
 export interface Quota {
-  /** Uses one place, if there is one. */
-  take(): Promise<QuotaState>;
-  /** Gives the place back that `take` used; twice does nothing more. Never fails. */
+  /** Uses one place, or so many at once, if they are there. */
+  take(places?: number): Promise<QuotaState>;
+  /** Gives back what `take` used; twice does nothing more. Never fails. */
   refund(): Promise<void>;
   /** What the caller has, without using any. After `take` or `refund`: the state they left. */
   state(): Promise<QuotaState>;
@@ -26,8 +26,8 @@ export interface Quota {
 export interface RateLimiter {
   /** @param identifier who is counted, such as `user:cm...`; @param limit places in an hour. */
   quotaOf(identifier: string, limit: number): Quota;
-  /** Gives a place back that another request took. Never fails. */
-  giveBack(identifier: string, limit: number): Promise<void>;
+  /** Gives back what another request took: one place, or so many. Never fails. */
+  giveBack(identifier: string, limit: number, places?: number): Promise<void>;
 }
 
 type Algorithm = RatelimitConfig["limiter"];
@@ -77,20 +77,26 @@ export function newRateLimiter(config: Config, now: () => number = Date.now): Ra
 
   function quotaOf(identifier: string, limit: number): Quota {
     let current: QuotaState | undefined;
-    let taken: Ratelimit | undefined;
+    let taken: { readonly limiter: Ratelimit; readonly places: number } | undefined;
     return {
-      async take() {
-        const { answer, limiter } = await ask(limit, (limiter) => limiter.limit(identifier));
-        if (answer.success) taken = limiter;
+      async take(places = 1) {
+        // Redis would count what does not fit as well.
+        const { answer: before } = places === 1 ? { answer: undefined } : await ask(limit, (limiter) => limiter.getRemaining(identifier));
+        if (before !== undefined && before.remaining < places) {
+          current = { success: false, limit: before.limit, remaining: Math.max(0, before.remaining), reset: before.reset };
+          return current;
+        }
+        const { answer, limiter } = await ask(limit, (limiter) => limiter.limit(identifier, { rate: places }));
+        if (answer.success) taken = { limiter, places };
         current = { success: answer.success, limit: answer.limit, remaining: Math.max(0, answer.remaining), reset: answer.reset };
         return current;
       },
       async refund() {
-        const limiter = taken;
+        if (taken === undefined) return;
+        const { limiter, places } = taken;
         taken = undefined;
-        if (limiter === undefined) return;
         try {
-          const answer = await limiter.limit(identifier, { rate: -1 });
+          const answer = await limiter.limit(identifier, { rate: -places });
           current = { success: true, limit: answer.limit, remaining: Math.max(0, answer.remaining), reset: answer.reset };
         } catch (error) {
           console.error(`A place of the quota was not given back (${error instanceof Error ? error.name : "unknown"}).`);
@@ -106,9 +112,9 @@ export function newRateLimiter(config: Config, now: () => number = Date.now): Ra
     };
   }
 
-  async function giveBack(identifier: string, limit: number): Promise<void> {
+  async function giveBack(identifier: string, limit: number, places = 1): Promise<void> {
     try {
-      await ask(limit, (limiter) => limiter.limit(identifier, { rate: -1 }));
+      await ask(limit, (limiter) => limiter.limit(identifier, { rate: -places }));
     } catch (error) {
       console.error(`A place of the quota was not given back (${error instanceof Error ? error.name : "unknown"}).`);
     }

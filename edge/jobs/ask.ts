@@ -1,4 +1,4 @@
-// A steer that is asked for as a job: checked like any other, then kept and answered with 202.
+// What is asked for as a job: checked like any other request, then kept and answered with 202.
 import type { Context } from "hono";
 import { z } from "zod";
 import { TillerError } from "../../shared/errors.ts";
@@ -9,11 +9,12 @@ import { read } from "../engine.ts";
 import { LIMITS } from "../limits.ts";
 import type { ServedModel } from "../models.ts";
 import { giveBack, newLimited, setLimitHeaders, steerQuotaOf } from "../quota.ts";
-import { identify, originOf, requireUser } from "../route.ts";
+import { identify, originOf, requireUser, type User } from "../route.ts";
 import type { Plan } from "../steer/edits.ts";
 import { checkAddress } from "../webhooks/address.ts";
 import { jobUrl, toJob } from "./contract.ts";
-import type { SavedJob } from "./store.ts";
+import type { SteerJob } from "./store.ts";
+import type { CommonPlan, JobKinds } from "./stored.ts";
 
 /** A steer that was checked and can become a job. */
 export interface PlannedJob {
@@ -26,17 +27,19 @@ export interface PlannedJob {
 const Webhook = z.object({ webhook: z.object({ url: z.string("must be a text") }, "must be an object with a url").optional() });
 
 /** Whether a request wants to be a job: `Prefer: respond-async` (RFC 7240), or a webhook to be told. */
-export function wantsJob(c: Context<App>, raw: unknown): boolean {
-  const prefers = (c.req.header("prefer") ?? "").split(",").some((each) => /^respond-async\b/i.test(each.trim()));
-  return prefers || (typeof raw === "object" && raw !== null && Object.hasOwn(raw, "webhook"));
-}
+export const wantsJob = (c: Context<App>, raw: unknown): boolean =>
+  prefersJob(c) || (typeof raw === "object" && raw !== null && Object.hasOwn(raw, "webhook"));
+
+/** Whether a request has the header alone. */
+export const prefersJob = (c: Context<App>): boolean =>
+  (c.req.header("prefer") ?? "").split(",").some((each) => /^respond-async\b/i.test(each.trim()));
 
 /** @param plan reads and checks the request: one that is refused uses no quota. */
 export async function answerJob(
   room: Room,
   c: Context<App>,
   path: string,
-  kind: SavedJob["kind"],
+  kind: SteerJob["kind"],
   raw: unknown,
   plan: (userId: string) => Promise<PlannedJob>,
 ): Promise<Response> {
@@ -48,6 +51,34 @@ export async function answerJob(
     throw new TillerError("invalid_request", sentence);
   }
   await checkRoom(room, planned, served, c.req.raw.signal);
+  const { engineRequest, stored } = planned;
+  return startJob(room, c, path, caller, {
+    ...{ kind, modelId: served.info.id, webhook },
+    tokensTotal: engineRequest.max_tokens * engineRequest.rows.length,
+    plan: { engineRequest, stored, ignored },
+  });
+}
+
+/** A job that was checked: what is its own. Its plan is without what every plan has. */
+type AskedJob = {
+  readonly [Kind in keyof JobKinds]: {
+    readonly kind: Kind;
+    readonly modelId: string;
+    readonly tokensTotal: number;
+    readonly plan: Omit<JobKinds[Kind]["plan"], keyof CommonPlan>;
+    readonly input?: string;
+    readonly webhook: { readonly url: string } | undefined;
+    /** Of the quota; one where nothing is said. */
+    readonly places?: number;
+  };
+}[keyof JobKinds];
+
+/**
+ * Makes the job, or finds the one that the same Idempotency-Key made, and answers with 202.
+ * @throws TillerError `invalid_request` for a webhook's address, `rate_limited`, `conflict`.
+ */
+export async function startJob(room: Room, c: Context<App>, path: string, caller: User, asked: AskedJob): Promise<Response> {
+  const { webhook, plan, places = 1, ...job } = asked;
   if (webhook !== undefined) await checkAddress(webhook.url, room.config.webhooks);
   const key = c.req.header("idempotency-key");
   // The same key makes the same id: whatever is interrupted, there is one job.
@@ -55,25 +86,21 @@ export async function answerJob(
   const quota = steerQuotaOf(room.limiter, caller);
   const existing = key === undefined ? undefined : await room.jobs.get(id);
   if (existing === undefined) {
-    const state = await quota.take();
+    const state = await quota.take(places);
     setLimitHeaders(c, state);
-    if (!state.success) throw newLimited(state, path);
+    if (!state.success) throw newLimited(state, path, places);
   }
   try {
-    const { engineRequest, stored } = planned;
-    const job =
+    const common: CommonPlan = { origin: originOf(room, c), quota: { identifier: caller.identifier, limit: caller.steersPerHour, places } };
+    const started =
       existing ??
       (await room.service.start({
-        ...{ id, userId: caller.userId, kind, modelId: served.info.id, webhookUrl: webhook?.url },
-        tokensTotal: engineRequest.max_tokens * engineRequest.rows.length,
-        plan: {
-          ...{ engineRequest, stored, ignored, origin: originOf(room, c) },
-          quota: { identifier: caller.identifier, limit: caller.steersPerHour },
-        },
+        ...job,
+        ...{ id, userId: caller.userId, webhookUrl: webhook?.url, plan: { ...plan, ...common } },
       }));
-    c.header("location", jobUrl(originOf(room, c), job.id));
-    c.header("preference-applied", "respond-async");
-    return c.json(toJob(job), 202);
+    c.header("location", jobUrl(originOf(room, c), started.id));
+    if (prefersJob(c) || webhook !== undefined) c.header("preference-applied", "respond-async");
+    return c.json(toJob(started), 202);
   } catch (error) {
     await giveBack(quota, TillerError.from(error));
     throw error;

@@ -2,25 +2,28 @@
 import { z } from "@hono/zod-openapi";
 import { ERRORS, type ErrorCode } from "../../shared/errors.ts";
 import type { GenerateResult } from "../../shared/protocol.ts";
-import { JOB_STATES } from "../jobs-schema.ts";
+import { Derived } from "../directions/contract.ts";
+import { JOB_KINDS, JOB_STATES } from "../jobs-schema.ts";
 import { Transcript, toSteerResult } from "../steer/answer.ts";
 import { toChatResult } from "../steer/chat.ts";
 import { SteerChatResult } from "../steer/chat-contract.ts";
 import { SteerResult } from "../steer/contract.ts";
 import type { SavedSteer } from "../steer/save.ts";
-import type { SavedJob } from "./store.ts";
+import { SweepResult } from "../sweeps/contract.ts";
+import { isSteer, type SavedJob, type SteerJob } from "./store.ts";
 import type { JobTokens } from "./stored.ts";
 
 export const Job = z
   .object({
     id: z.string(),
-    kind: z.enum(["steer", "steer-chat"]),
+    kind: z.enum(JOB_KINDS),
     modelId: z.string(),
     state: z.enum(JOB_STATES),
     url: z.string(),
     eventsUrl: z.string(),
     progress: z.object({
-      tokens: z.int().openapi({ description: "Of both sides together." }),
+      tokens: z.int().optional().openapi({ description: "Of a steer: of both sides together." }),
+      texts: z.int().optional().openapi({ description: "Of a derivation: texts that were read. Of a sweep: texts that were written." }),
       of: z.int().openapi({ description: "As many at most." }),
     }),
     cancelRequested: z.boolean(),
@@ -37,10 +40,11 @@ export const WholeJob = Job.extend({
   partial: z
     .object({ STEERED: z.string(), DEFAULT: z.string() })
     .nullable()
-    .openapi({ description: "What was generated until now; null once there is a result." }),
-  result: SteerResult.or(SteerChatResult)
+    .openapi({ description: "Of a steer: what was generated until now; null once there is a result." }),
+  result: z
+    .union([SteerResult, SteerChatResult, Derived, SweepResult])
     .nullable()
-    .openapi({ description: "What the call would have answered without a job; also at the share link." }),
+    .openapi({ description: "What the call would have answered without a job; a steer's is also at its share link." }),
 }).openapi("WholeJob");
 export type WholeJob = z.infer<typeof WholeJob>;
 
@@ -52,15 +56,16 @@ export function toJob(job: SavedJob): Job {
   const url = jobUrl(job.plan.origin, job.id);
   return {
     ...{ id: job.id, kind: job.kind, modelId: job.model_id, state: job.state, url, eventsUrl: `${url}/events` },
-    progress: { tokens: job.tokens_done, of: job.tokens_total },
+    progress: { [isSteer(job) ? "tokens" : "texts"]: job.tokens_done, of: job.tokens_total },
     ...{ cancelRequested: job.cancel_requested_at !== null, webhookUrl: job.webhook_url },
     ...{ createdAt: new Date(job.created_at).toISOString(), startedAt: when(job.started_at), finishedAt: when(job.finished_at) },
     error: job.error_code === null ? null : { code: job.error_code as ErrorCode, message: job.error_message ?? "" },
   };
 }
 
-/** @param tokens what was generated; @param steer the saved one of a job that succeeded. */
+/** @param tokens what a steer generated; @param steer the saved one of a steer that succeeded. */
 export function toWholeJob(job: SavedJob, tokens: JobTokens, steer: SavedSteer | undefined): WholeJob {
+  if (!isSteer(job)) return { ...toJob(job), partial: null, result: job.result };
   const result = toResult(job, steer);
   if (result !== null) return { ...toJob(job), partial: null, result };
   const transcript = new Transcript();
@@ -72,7 +77,7 @@ export function toWholeJob(job: SavedJob, tokens: JobTokens, steer: SavedSteer |
   };
 }
 
-function toResult({ id, plan, result, kind }: SavedJob, steer: SavedSteer | undefined): WholeJob["result"] {
+function toResult({ id, plan, result, kind }: SteerJob, steer: SavedSteer | undefined): WholeJob["result"] {
   if (result === null || steer === undefined) return null;
   const saved = { id, shareUrl: `${plan.origin}/steer/${id}`, limit: "0", ignored: plan.ignored };
   const done = { ...result, rows: [] } satisfies GenerateResult;

@@ -1,6 +1,6 @@
 // What a webhook says of a job that has ended: the same as GET /api/jobs/{id}, result included.
 import { toWholeJob, type WholeJob } from "./contract.ts";
-import type { Ending, Jobs, SavedJob } from "./store.ts";
+import { type Ending, isSteer, type Jobs, type SavedJob } from "./store.ts";
 
 export interface JobEvent {
   readonly type: string;
@@ -15,7 +15,7 @@ export async function jobEvent(
   jobs: Jobs,
 ): Promise<{ readonly event: string; readonly body: (ended: SavedJob) => string }> {
   const event = `job.${ending.state}`;
-  const tokens = ending.state === "succeeded" ? [] : (await jobs.tokens(job.id)).tokens;
+  const tokens = ending.state === "succeeded" || !isSteer(job) ? [] : (await jobs.tokens(job.id)).tokens;
   return {
     event,
     body: (ended) =>

@@ -1,4 +1,4 @@
-// A job as server-sent events. Every chunk of tokens is an event with its number as id: whoever comes back with the last one goes on there.
+// A job as server-sent events. Every chunk of what it finds is an event with its number as id: whoever comes back with the last one goes on there.
 import { formatEvent } from "../../shared/sse.ts";
 import { sideOf, toLogprob } from "../steer/answer.ts";
 import { toJob, type WholeJob } from "./contract.ts";
@@ -23,16 +23,24 @@ export async function* jobEvents({ jobs, whole, id, after, gone }: JobStream): A
     // The job first: what it has generated when it ends is all there when its end is seen.
     const job = await jobs.get(id);
     if (job === undefined) return;
-    if (job.state !== told) {
-      const { state, progress } = toJob(job);
-      yield formatEvent("state", { state, progress });
-      told = job.state;
-    }
-    const next = await jobs.tokens(id, last);
-    if (next.last > last) {
-      const tokens = next.tokens.map((token) => ({ side: sideOf(token), index: token.index, text: token.text, ...toLogprob(token) }));
-      yield `id: ${next.last}\n${formatEvent("tokens", { tokens })}`;
-      last = next.last;
+    const { state, progress } = toJob(job);
+    // A steer's progress is in its tokens, a sweep's in its cells.
+    const news = job.kind === "derive" ? JSON.stringify({ state, progress }) : state;
+    if (news !== told) yield formatEvent("state", { state, progress });
+    told = news;
+    if (job.kind === "sweep") {
+      const next = await jobs.items(job, last);
+      if (next.last > last) {
+        yield `id: ${next.last}\n${formatEvent("cells", { cells: next.items.map(({ cell, rows, error }) => ({ cell, rows, error })) })}`;
+        last = next.last;
+      }
+    } else if (job.kind !== "derive") {
+      const next = await jobs.tokens(id, last);
+      if (next.last > last) {
+        const tokens = next.tokens.map((token) => ({ side: sideOf(token), index: token.index, text: token.text, ...toLogprob(token) }));
+        yield `id: ${next.last}\n${formatEvent("tokens", { tokens })}`;
+        last = next.last;
+      }
     }
     if (isFinal(job.state)) {
       yield formatEvent("done", await whole(job));

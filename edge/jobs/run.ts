@@ -1,12 +1,16 @@
-// The work of a job: one generation, whose tokens are kept as they come, so that any later try goes on from them.
+// The work of jobs. A steer is one generation, whose tokens are kept as they come, so that any later try goes on from them.
 import { ERRORS, type ErrorCode, TillerError } from "../../shared/errors.ts";
 import { type EngineReport, fromEngineError, type GenerateRequest, type GenerateResult, type TokenEvent } from "../../shared/protocol.ts";
 import { logFault } from "../answers.ts";
 import type { Config } from "../config.ts";
-import { ACCEPTED, asCallerError, cancelGeneration, findEngine, findGeneration, startGeneration } from "../engine.ts";
+import { runDerivation } from "../directions/job.ts";
+import { ACCEPTED, cancelGeneration, findEngine, findGeneration, startGeneration } from "../engine.ts";
+import { asCallerError } from "../engine-http.ts";
+import { JOB_TIMEOUT_MS } from "../limits.ts";
 import { finishSteer, SIDES, Transcript } from "../steer/answer.ts";
 import type { SavedSteer } from "../steer/save.ts";
-import { type Ending, isFinal, type Jobs, type SavedJob } from "./store.ts";
+import { runSweep } from "../sweeps/job.ts";
+import { type Ending, isFinal, isSteer, type Jobs, type SavedJob, type SteerJob } from "./store.ts";
 import type { JobTokens } from "./stored.ts";
 
 /** Tokens are written at most this often. */
@@ -31,7 +35,7 @@ export async function tryJob(room: JobRoom, id: string, last: boolean): Promise<
   const job = await room.jobs.get(id);
   if (job === undefined || isFinal(job.state)) return { ended: true };
   try {
-    const ending = job.cancel_requested_at === null ? await generate(room, job) : ({ state: "canceled" } as const);
+    const ending = job.cancel_requested_at === null ? await work(room, job) : ({ state: "canceled" } as const);
     if (ending === ACCEPTED) return { ended: false, accepted: true };
     if (ending !== undefined) await room.end(job, ending);
     return { ended: true };
@@ -52,7 +56,18 @@ function inWords(error: TillerError): TillerError {
 }
 
 /** Undefined when the job has become somebody else's. */
-async function generate({ config, jobs }: JobRoom, job: SavedJob): Promise<Ending | typeof ACCEPTED | undefined> {
+function work(room: JobRoom, job: SavedJob): Promise<Ending | typeof ACCEPTED | undefined> {
+  switch (job.kind) {
+    case "derive":
+      return runDerivation(room, job);
+    case "sweep":
+      return runSweep(room, job);
+    default:
+      return generate(room, job);
+  }
+}
+
+async function generate({ config, jobs }: JobRoom, job: SteerJob): Promise<Ending | typeof ACCEPTED | undefined> {
   const engine = findEngine(config, job.model_id);
   if (engine === undefined) throw new TillerError("model_not_found", `No engine serves '${job.model_id}' any more.`);
   const before = await jobs.tokens(job.id);
@@ -102,13 +117,10 @@ async function generate({ config, jobs }: JobRoom, job: SavedJob): Promise<Endin
   }
 }
 
-/** A job may take as long as its model needs; an engine that says nothing at all is noticed by its pings. */
-const JOB_TIMEOUT_MS = 25 * 60_000;
-
 const isCode = (error: unknown, code: ErrorCode): boolean => error instanceof TillerError && error.code === code;
 
 /** The job's request, going on after what its rows have generated. */
-function continued({ id, plan }: SavedJob, tokens: JobTokens): GenerateRequest {
+function continued({ id, plan }: SteerJob, tokens: JobTokens): GenerateRequest {
   const rows = plan.engineRequest.rows.map((row) => {
     const generated = tokens.filter((token) => token.row === row.name).map((token) => token.id);
     return generated.length === 0 ? row : { ...row, generated };
@@ -120,7 +132,7 @@ function continued({ id, plan }: SavedJob, tokens: JobTokens): GenerateRequest {
  * Takes what an engine that calls back says of a job: tokens that are new, and its end. What was taken before is passed over, so that the
  * same report can come twice.
  */
-export async function takeReport(room: JobRoom, job: SavedJob, report: EngineReport): Promise<void> {
+export async function takeReport(room: JobRoom, job: SteerJob, report: EngineReport): Promise<void> {
   const { jobs } = room;
   const before = await jobs.tokens(job.id);
   const known = (row: string) => before.tokens.filter((token) => token.row === row).length;
@@ -145,14 +157,14 @@ export async function takeReport(room: JobRoom, job: SavedJob, report: EngineRep
 export async function pollEngine(room: JobRoom, id: string): Promise<boolean> {
   const job = await room.jobs.get(id);
   const engine = job === undefined ? undefined : findEngine(room.config, job.model_id);
-  if (job === undefined || engine === undefined || isFinal(job.state)) return false;
+  if (job === undefined || engine === undefined || isFinal(job.state) || !isSteer(job)) return false;
   const report = await findGeneration(engine, room.config, id);
   if (report === undefined) return false;
   await takeReport(room, job, report);
   return report.error === undefined;
 }
 
-function succeed(job: SavedJob, done: GenerateResult, transcript: Transcript): Ending {
+function succeed(job: SteerJob, done: GenerateResult, transcript: Transcript): Ending {
   const result = finishSteer(job.plan.engineRequest, done, transcript);
   for (const side of SIDES) {
     const text = transcript.textOf(side) ?? "";

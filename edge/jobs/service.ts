@@ -49,8 +49,8 @@ export function newJobService(
       const { body, event } = await jobEvent(job, ending, jobs);
       const ended = await jobs.end(job.id, ending, (now) => webhooks.eventStatements(now, event, body(now)));
       if (ended && ending.state === "failed" && isOurs(ending.error)) {
-        const { identifier, limit } = job.plan.quota;
-        await limiter.giveBack(identifier, limit);
+        const { identifier, limit, places } = job.plan.quota;
+        await limiter.giveBack(identifier, limit, places);
       }
       // Also when another try ended it and was killed right after: everything here can be done twice.
       for (const id of await webhooks.deliveriesOf(job.id)) await startDelivery(id);

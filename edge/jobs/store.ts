@@ -1,16 +1,27 @@
-// Jobs in D1: made, admitted in turn, fed with tokens, ended once.
-import { and, asc, desc, eq, gt, inArray, lt, notInArray, or, type SQL, sql } from "drizzle-orm";
+// Jobs in D1: made, admitted in turn, fed with what they find, ended once.
+import { and, asc, desc, eq, getTableColumns, gt, inArray, lt, notInArray, or, type SQL, sql } from "drizzle-orm";
 import type { BatchItem } from "drizzle-orm/batch";
 import { TillerError } from "../../shared/errors.ts";
 import type { Config } from "../config.ts";
-import { FINAL_STATES, jobChunks, jobs } from "../jobs-schema.ts";
+import { FINAL_STATES, jobChunks, jobInputs, jobs } from "../jobs-schema.ts";
 import { LIMITS } from "../limits.ts";
 import { steers } from "../schema.ts";
 import type { SavedSteer } from "../steer/save.ts";
-import type { JobPlan, JobResult, JobTokens } from "./stored.ts";
+import type { JobItem, JobKinds, JobPlan, JobResult, JobTokens } from "./stored.ts";
 
-export type SavedJob = typeof jobs.$inferSelect;
-export type JobState = SavedJob["state"];
+type Row = typeof jobs.$inferSelect;
+/** A job of some kinds. */
+export type JobOf<Kind extends keyof JobKinds> = Kind extends keyof JobKinds
+  ? Omit<Row, "kind" | "plan" | "result"> & {
+      readonly kind: Kind;
+      readonly plan: JobKinds[Kind]["plan"];
+      readonly result: JobKinds[Kind]["result"] | null;
+    }
+  : never;
+export type SavedJob = JobOf<keyof JobKinds>;
+export type SteerJob = JobOf<"steer" | "steer-chat">;
+export type JobState = Row["state"];
+export const isSteer = (job: SavedJob): job is SteerJob => job.kind === "steer" || job.kind === "steer-chat";
 export const isFinal = (state: JobState): boolean => (FINAL_STATES as readonly string[]).includes(state);
 
 export interface NewJob {
@@ -21,11 +32,20 @@ export interface NewJob {
   readonly plan: JobPlan;
   readonly tokensTotal: number;
   readonly webhookUrl: string | undefined;
+  /** What is too large for the plan; deleted when the job ends. */
+  readonly input?: string;
 }
 
 /** How a job ends. */
 export type Ending =
-  | { readonly state: "succeeded"; readonly result: JobResult; readonly steer: SavedSteer }
+  | {
+      readonly state: "succeeded";
+      readonly result: JobResult;
+      /** Of a steer: what is kept under the job's id. */
+      readonly steer?: SavedSteer;
+      /** Written with the ending. They have to do nothing unless the job has this very `result`: then another try ended it. */
+      readonly statements?: readonly BatchItem<"sqlite">[];
+    }
   | { readonly state: "failed"; readonly error: TillerError }
   | { readonly state: "canceled" };
 
@@ -39,7 +59,7 @@ export interface Jobs {
   /** The job with this id, which may be there already. @throws TillerError `conflict` when too many of the user's wait. */
   create(job: NewJob): Promise<SavedJob>;
   get(id: string): Promise<SavedJob | undefined>;
-  /** The newest first, `before` being the last of the page before. */
+  /** The newest first, without their results, `before` being the last of the page before. */
   list(
     userId: string,
     page: {
@@ -56,12 +76,22 @@ export interface Jobs {
   /** Queued jobs whose turn it is. */
   next(): Promise<string[]>;
   /**
-   * Writes tokens as the next chunk.
+   * Writes what was found as the next chunk.
+   * @param done by how much the job's progress grows: one for each item when absent.
    * @returns whether the job is to be canceled; undefined when it is no longer this runner's: another wrote this chunk, or it has ended.
    */
-  append(id: string, number: number, tokens: JobTokens): Promise<{ readonly canceled: boolean } | undefined>;
-  /** All tokens, and the number of the last chunk; 0 before the first. */
+  append(id: string, number: number, items: readonly JobItem[], done?: number): Promise<{ readonly canceled: boolean } | undefined>;
+  /** Everything that a job of the kind has found, and the number of the last chunk; 0 before the first. */
+  items<Kind extends keyof JobKinds>(
+    job: { readonly id: string; readonly kind: Kind },
+    after?: number,
+  ): Promise<{ readonly items: readonly JobKinds[Kind]["item"][]; readonly last: number }>;
+  /** The tokens of a steer. */
   tokens(id: string, after?: number): Promise<{ readonly tokens: JobTokens; readonly last: number }>;
+  /** Notes how far a running job is. @returns as `append`. */
+  progress(id: string, done: number): Promise<{ readonly canceled: boolean } | undefined>;
+  /** What a job was made of; empty when it has ended. */
+  input(id: string): Promise<string>;
   /** Ends a job that has not ended; what `tell` gives is written with it. @returns whether this call ended it. */
   end(id: string, ending: Ending, tell: Telling): Promise<boolean>;
   /** Notes that the owner wants it to end. @returns the job as it is then; undefined when there is none. */
@@ -69,6 +99,9 @@ export interface Jobs {
   /** Ids of jobs that have not ended, the oldest first. */
   unfinished(limit: number): Promise<string[]>;
 }
+
+/** Results can be large, and lists have none. */
+const LISTED = { ...getTableColumns(jobs), result: sql<null>`NULL` };
 
 /** Queued jobs in the order of their turns, with `place` from 1: a user's n-th waiting job stands behind n - 1 + running ones of others. */
 const TURNS = sql`
@@ -82,12 +115,20 @@ const FREE = sql`${LIMITS.jobsRunning} - (SELECT count(*) FROM jobs WHERE state 
 
 export function newJobs({ db }: Config): Jobs {
   const notEnded = notInArray(jobs.state, [...FINAL_STATES]);
-  const get = async (id: string) => (await db.select().from(jobs).where(eq(jobs.id, id)))[0];
+  const get = async (id: string) => (await db.select().from(jobs).where(eq(jobs.id, id)))[0] as SavedJob | undefined;
+  const chunksOf = async (id: string, after: number) => {
+    const rows = await db
+      .select({ number: jobChunks.number, items: jobChunks.tokens })
+      .from(jobChunks)
+      .where(and(eq(jobChunks.job_id, id), gt(jobChunks.number, after)))
+      .orderBy(asc(jobChunks.number));
+    return { items: rows.flatMap((row) => row.items), last: rows.at(-1)?.number ?? after };
+  };
 
   return {
-    async create({ id, userId, kind, modelId, plan, tokensTotal, webhookUrl }) {
+    async create({ id, userId, kind, modelId, plan, tokensTotal, webhookUrl, input = "" }) {
       const now = Date.now();
-      const row: SavedJob = {
+      const row: Row = {
         ...{ id, user_id: userId, kind, model_id: modelId, state: "queued", plan, tokens_done: 0, tokens_total: tokensTotal, revision: 0 },
         ...{ result: null, error_code: null, error_message: null, webhook_url: webhookUrl ?? null, cancel_requested_at: null },
         ...{ created_at: now, started_at: null, finished_at: null, updated_at: now },
@@ -100,15 +141,22 @@ export function newJobs({ db }: Config): Jobs {
         const sentence = `${LIMITS.jobsQueuedPerUser} jobs of yours wait already, which is the limit: wait for some, or cancel them.`;
         throw new TillerError("conflict", sentence);
       }
-      const [written] = await db.insert(jobs).values(row).onConflictDoNothing().returning();
-      const job = written ?? (await get(id));
+      const parts = Array.from({ length: Math.ceil(input.length / LIMITS.inputPartChars) }, (_, number) => ({
+        ...{ job_id: id, number },
+        part: input.slice(number * LIMITS.inputPartChars, (number + 1) * LIMITS.inputPartChars),
+      }));
+      await db.batch([
+        db.insert(jobs).values(row).onConflictDoNothing(),
+        ...parts.map((part) => db.insert(jobInputs).values(part).onConflictDoNothing()),
+      ]);
+      const job = await get(id);
       if (job === undefined) throw new Error("a job was not written");
       return job;
     },
     get,
-    list: (userId, { state, limit, before }) =>
-      db
-        .select()
+    list: async (userId, { state, limit, before }) =>
+      (await db
+        .select(LISTED)
         .from(jobs)
         .where(
           and(
@@ -120,7 +168,7 @@ export function newJobs({ db }: Config): Jobs {
           ),
         )
         .orderBy(desc(jobs.created_at), desc(jobs.id))
-        .limit(limit),
+        .limit(limit)) as SavedJob[],
     async admit(id) {
       const now = Date.now();
       const turn = sql`${jobs.id} IN (SELECT id FROM (${TURNS}) WHERE place <= ${FREE})`;
@@ -133,9 +181,9 @@ export function newJobs({ db }: Config): Jobs {
     },
     next: async () =>
       (await db.all<{ id: string }>(sql`SELECT id FROM (${TURNS}) WHERE place <= ${FREE} ORDER BY place`)).map(({ id }) => id),
-    async append(id, number, tokens) {
+    async append(id, number, items, done = items.length) {
       const now = Date.now();
-      const rows = JSON.stringify(tokens);
+      const rows = JSON.stringify(items);
       const d1 = db.$client;
       // One batch: a chunk is there if and only if it is counted.
       const [chunk, job] = await d1.batch<{ cancel_requested_at: number | null }>([
@@ -151,24 +199,37 @@ export function newJobs({ db }: Config): Jobs {
             `UPDATE jobs SET tokens_done = tokens_done + ?2 * changes(), revision = revision + changes(), updated_at = ?3
              WHERE id = ?1 RETURNING cancel_requested_at`,
           )
-          .bind(id, tokens.length, now),
+          .bind(id, done, now),
       ]);
       if (chunk?.meta.changes !== 1) return undefined;
       return { canceled: job?.results[0]?.cancel_requested_at != null };
     },
+    async items({ id }, after = 0) {
+      const { items, last } = await chunksOf(id, after);
+      return { items: items as never[], last };
+    },
     async tokens(id, after = 0) {
-      const rows = await db
-        .select({ number: jobChunks.number, tokens: jobChunks.tokens })
-        .from(jobChunks)
-        .where(and(eq(jobChunks.job_id, id), gt(jobChunks.number, after)))
-        .orderBy(asc(jobChunks.number));
-      return { tokens: rows.flatMap((row) => row.tokens), last: rows.at(-1)?.number ?? after };
+      const { items, last } = await chunksOf(id, after);
+      return { tokens: items as JobTokens, last };
+    },
+    async progress(id, done) {
+      const [job] = await db
+        .update(jobs)
+        .set({ tokens_done: done, updated_at: Date.now() })
+        .where(and(eq(jobs.id, id), eq(jobs.state, "running")))
+        .returning({ canceled: jobs.cancel_requested_at });
+      return job === undefined ? undefined : { canceled: job.canceled !== null };
+    },
+    async input(id) {
+      const rows = await db.select({ part: jobInputs.part }).from(jobInputs).where(eq(jobInputs.job_id, id)).orderBy(asc(jobInputs.number));
+      return rows.map(({ part }) => part).join("");
     },
     async end(id, ending, tell) {
       const job = await get(id);
       if (job === undefined || isFinal(job.state)) return false;
       const now = Date.now();
       const failed = ending.state === "failed" ? ending.error : undefined;
+      const succeeded = ending.state === "succeeded" ? ending : undefined;
       const changes = {
         ...{ state: ending.state, finished_at: now, updated_at: now },
         ...(ending.state === "succeeded" ? { result: ending.result } : {}),
@@ -181,8 +242,10 @@ export function newJobs({ db }: Config): Jobs {
           .set({ ...changes, revision: sql`${jobs.revision} + 1` })
           .where(stillGoing)
           .returning({ id: jobs.id }),
-        ...(ending.state === "succeeded" ? [db.insert(steers).values(ending.steer).onConflictDoNothing()] : []),
-        ...tell({ ...job, ...changes, revision: job.revision + 1 }),
+        ...(succeeded?.steer === undefined ? [] : [db.insert(steers).values(succeeded.steer).onConflictDoNothing()]),
+        ...(succeeded?.statements ?? []),
+        db.delete(jobInputs).where(eq(jobInputs.job_id, id)),
+        ...tell({ ...job, ...changes, revision: job.revision + 1 } as SavedJob),
       ] as [BatchItem<"sqlite">, ...BatchItem<"sqlite">[]]);
       return (ended as { id: string }[]).length > 0;
     },
@@ -192,7 +255,7 @@ export function newJobs({ db }: Config): Jobs {
         .update(jobs)
         .set({ cancel_requested_at: Date.now() })
         .where(and(mine, notEnded, sql`${jobs.cancel_requested_at} IS NULL`));
-      return (await db.select().from(jobs).where(mine))[0];
+      return (await db.select().from(jobs).where(mine))[0] as SavedJob | undefined;
     },
     unfinished: async (limit) =>
       (

@@ -7,7 +7,7 @@ import type { Room } from "../app.ts";
 import { parseBody, parseJson } from "../body.ts";
 import { findEngine } from "../engine.ts";
 import { takeReport } from "../jobs/run.ts";
-import { isFinal } from "../jobs/store.ts";
+import { isFinal, isSteer } from "../jobs/store.ts";
 
 export function mountInternal(room: Room): void {
   const { app, config, jobs, service } = room;
@@ -17,7 +17,7 @@ export function mountInternal(room: Room): void {
     const job = await jobs.get(id);
     const engine = job === undefined ? undefined : findEngine(config, job.model_id);
     // The same for a job that is not there and for a wrong signature: nobody learns which ids there are.
-    if (job === undefined || engine?.token === undefined || !isSigned(engine.token, body, c.req.raw.headers))
+    if (job === undefined || !isSteer(job) || engine?.token === undefined || !isSigned(engine.token, body, c.req.raw.headers))
       throw new TillerError("unauthorized", "The signature of this report is not valid, or it is older than five minutes.");
     if (isFinal(job.state)) return c.json({ state: job.state });
     await takeReport({ config, jobs, end: service.end }, job, parseBody(parseJson(body), EngineReport));

@@ -8,7 +8,7 @@ import { parseBody } from "../body.ts";
 import { cancelGeneration, findEngine } from "../engine.ts";
 import { Job, toJob, toWholeJob, WholeJob } from "../jobs/contract.ts";
 import { jobEvents } from "../jobs/events.ts";
-import { isFinal, type SavedJob } from "../jobs/store.ts";
+import { isFinal, isSteer, type SavedJob } from "../jobs/store.ts";
 import { JOB_STATES } from "../jobs-schema.ts";
 import { LIMITS } from "../limits.ts";
 import { identify, KEYS, mountGet, requireUser } from "../route.ts";
@@ -36,12 +36,12 @@ const eventsRoute = createRoute({
     method: "get",
     path: "/api/jobs/{id}/events",
     tags: [tag],
-    summary: "A job's tokens as they come",
+    summary: "What a job finds, as it comes",
     security: KEYS,
     request: { params },
   },
   description:
-    "Server-sent events: `state` ({state, progress}), `tokens` ({tokens: [{side, index, text, token, logprob, topLogprobs}]}) with an id, and `done` with the whole job at the end. Send the last id you saw as Last-Event-ID, and you miss nothing.",
+    "Server-sent events: `state` ({state, progress}), `done` with the whole job at the end, and between them, with an id, `tokens` of a steer ({tokens: [{side, index, text, token, logprob, topLogprobs}]}) or `cells` of a sweep ({cells: [{cell, rows, error}]}, -1 being the baseline). Send the last id you saw as Last-Event-ID, and you miss nothing.",
   responses: {
     200: { description: "The stream.", content: { "text/event-stream": { schema: z.string() } } },
     ...errorResponses(400, 401, 404, 500),
@@ -60,6 +60,7 @@ export function mountJobs(room: Room): void {
     return job;
   };
   const whole = async (job: SavedJob): Promise<WholeJob> => {
+    if (!isSteer(job)) return toWholeJob(job, [], undefined);
     const steer = job.state === "succeeded" ? await steers.find(job.id, { userId: job.user_id, admin: false }) : undefined;
     return toWholeJob(job, steer === undefined ? (await jobs.tokens(job.id)).tokens : [], steer);
   };

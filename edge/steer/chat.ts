@@ -1,6 +1,6 @@
 // A conversation to steer: its two histories, what the model's template makes of them, and the answer in Neuronpedia's shape.
 import { TillerError } from "../../shared/errors.ts";
-import { type GenerateResult, type Message, LIMITS as PROTOCOL } from "../../shared/protocol.ts";
+import { type GenerateResult, type Message, type ModelInfo, LIMITS as PROTOCOL } from "../../shared/protocol.ts";
 import type { Config } from "../config.ts";
 import { read } from "../engine.ts";
 import type { ServedModel } from "../models.ts";
@@ -40,14 +40,7 @@ export async function planChat(
     STEERED: body.steeredChatMessages.map(toMessage),
     DEFAULT: body.defaultChatMessages.map(toMessage),
   };
-  const own = info.chat_stop ?? [];
-  const stop = [...new Set([...body.stop, ...own])];
-  if (stop.length > PROTOCOL.stops) {
-    throw new TillerError(
-      "invalid_request",
-      `stop must be a list of at most ${PROTOCOL.stops - own.length} texts here: messages of ${info.id} end with ${own.length} of its own.`,
-    );
-  }
+  const stop = chatStops(info, body.stop);
   const { edits, ...kept } = await planEdits(body, info, directions, userId);
   const converse = async (side: SideName): Promise<Conversation> => {
     const messages = histories[side];
@@ -74,6 +67,17 @@ export async function planChat(
     },
     stored: { prompt: plain.raw, chat: { STEERED: steered, DEFAULT: plain }, edits, ...kept },
   };
+}
+
+/** The caller's stop texts with those that end a message of the model. @throws TillerError when they are too many together. */
+export function chatStops(info: ModelInfo, stop: readonly string[]): string[] {
+  const own = info.chat_stop ?? [];
+  const all = [...new Set([...stop, ...own])];
+  if (all.length <= PROTOCOL.stops) return all;
+  throw new TillerError(
+    "invalid_request",
+    `stop must be a list of at most ${PROTOCOL.stops - own.length} texts here: messages of ${info.id} end with ${own.length} of its own.`,
+  );
 }
 
 const toMessage = ({ role, content }: SteerChatRequest["defaultChatMessages"][number]): Message => ({ role: ROLES[role], content });

@@ -1,5 +1,5 @@
 // A validated body -> the engine's request. Everything that can be refused without running the model is refused here.
-import { boundaryOf, formatPoint, parsePoint } from "../../shared/address.ts";
+import { boundaryOf, formatPoint, type Point, parsePoint } from "../../shared/address.ts";
 import { decodeFloat32, encodeFloat32 } from "../../shared/base64.ts";
 import { TillerError } from "../../shared/errors.ts";
 import { Edit, type GenerateRequest, type ModelInfo, LIMITS as PROTOCOL } from "../../shared/protocol.ts";
@@ -130,18 +130,21 @@ function newEdit(body: SteerBody, given: Feature | Vector, where: string, target
 }
 
 /** A feature as it is stored, and as the engine is told of it. */
-interface Found {
+export interface Found {
   readonly stored: StoredFeature;
   readonly target: Target;
+  readonly point: Point;
+  /** An autoencoder's latent, and no named direction or vector. */
+  readonly latent: boolean;
 }
 
-const addressOf = ({ modelId, layer, index }: Feature): VectorAddress => ({ modelId, source: layer, index });
+export const addressOf = ({ modelId, layer, index }: Feature): VectorAddress => ({ modelId, source: layer, index });
 const toStored = ({ modelId, layer, index, strength }: Feature, label: string | undefined): StoredFeature => ({
   ...{ modelId, layer, index, strength, label },
 });
 
 /** A user's vector. The engine gets its values, so that the steer stays readable when the vector is deleted. */
-function resolveSaved(feature: Feature, where: string, model: ModelInfo, saved: SavedVector | undefined): Found {
+export function resolveSaved(feature: Feature, where: string, model: ModelInfo, saved: SavedVector | undefined): Found {
   if (saved === undefined) {
     throw new TillerError(
       "feature_not_found",
@@ -153,10 +156,12 @@ function resolveSaved(feature: Feature, where: string, model: ModelInfo, saved: 
   }
   const point = pointOf(saved);
   boundaryOf(point, model.layers);
-  return { stored: toStored(feature, saved.label), target: { vector: encodeFloat32(saved.values), point: formatPoint(point) } };
+  const target = { vector: encodeFloat32(saved.values), point: formatPoint(point) };
+  return { stored: toStored(feature, saved.label), target, point, latent: false };
 }
 
-async function resolveFeature(feature: Feature, where: string, model: ModelInfo, models: Models): Promise<Found> {
+/** A feature of the model's own, or of another one's that is as wide. */
+export async function resolveFeature(feature: Feature, where: string, model: ModelInfo, models: Models): Promise<Found> {
   const owner = feature.modelId === model.id ? model : (await models.get(feature.modelId)).info;
   if (owner.width !== model.width) {
     throw new TillerError(
@@ -165,7 +170,8 @@ async function resolveFeature(feature: Feature, where: string, model: ModelInfo,
     );
   }
   const source = findSource(feature, where, owner);
-  boundaryOf(parsePoint(source.point), model.layers);
+  const point = parsePoint(source.point);
+  boundaryOf(point, model.layers);
   if (feature.index >= source.width) {
     throw new TillerError(
       "feature_not_found",
@@ -176,6 +182,8 @@ async function resolveFeature(feature: Feature, where: string, model: ModelInfo,
   return {
     stored: toStored(feature, label),
     target: { feature: { model: feature.modelId, source: feature.layer, index: feature.index } },
+    point,
+    latent: source.architecture !== "directions",
   };
 }
 
@@ -189,7 +197,8 @@ function findSource(feature: Feature, where: string, owner: ModelInfo): ModelInf
   );
 }
 
-function resolveVector(given: Vector, where: string, model: ModelInfo): Pick<Edit, "vector" | "point"> {
+/** Numbers that came with the request. */
+export function resolveVector(given: Vector, where: string, model: ModelInfo): Pick<Edit, "vector" | "point"> {
   if (given.hookName !== undefined) boundaryOf(parsePoint(given.hookName), model.layers);
   if ((given.hookName === undefined) !== (given.layers === "all")) {
     throw new TillerError(

@@ -1,5 +1,6 @@
 // Vectors of users in D1: written once, found by address, deleted without breaking what used them.
-import { and, count, desc, eq, inArray, isNull, or, sql } from "drizzle-orm";
+import { and, count, desc, eq, getTableColumns, isNull, or, type SQL, sql } from "drizzle-orm";
+import type { BatchItem } from "drizzle-orm/batch";
 import type { Point } from "../../shared/address.ts";
 import { parseSource } from "../../shared/address.ts";
 import { TillerError } from "../../shared/errors.ts";
@@ -33,6 +34,10 @@ export type Described = Pick<SavedVector, "label" | "description" | "default_str
 export type NewVector = Omit<SavedVector, "index" | "version" | "created_at" | "updated_at" | "deleted_at">;
 
 export interface Vectors {
+  /** @throws TillerError `conflict` when the user would have more than a user may have. */
+  checkRoom(userId: string, more: number): Promise<void>;
+  /** The vectors as rows that can be written: no vector has their indexes now. */
+  draw(vectors: readonly NewVector[]): Promise<SavedVector[]>;
   /** All or none. @throws TillerError `conflict` when the user would have more than a user may have. */
   create(vectors: readonly NewVector[]): Promise<SavedVector[]>;
   /** Those of the addresses that exist and that the caller may see, by `keyOf`. One query. */
@@ -96,27 +101,52 @@ function own({ modelId, source, index }: VectorAddress, userId: string) {
   );
 }
 
+/** Those of some indexes. As one value: a statement of D1 takes a hundred. */
+const withIndexes = (indexes: readonly number[]) => sql`${vectors.index} IN (SELECT value FROM json_each(${JSON.stringify(indexes)}))`;
+
+/** Writes a row that was drawn, if a condition of the database is true then; for a batch. */
+export function insertWhere(db: Config["db"], row: SavedVector, condition: SQL): BatchItem<"sqlite"> {
+  const values = Object.entries(getTableColumns(vectors)).map(([name, column]) => sql.param(row[name as keyof SavedVector], column));
+  return db.insert(vectors).select(sql`SELECT ${sql.join(values, sql`, `)} WHERE ${condition}`);
+}
+
 export function newVectors({ db }: Config): Vectors {
+  async function checkRoom(userId: string, more: number): Promise<void> {
+    const mine = and(eq(vectors.user_id, userId), isNull(vectors.deleted_at));
+    const [{ total } = { total: 0 }] = await db.select({ total: count() }).from(vectors).where(mine);
+    if (total + more <= LIMITS.vectorsPerUser) return;
+    throw new TillerError(
+      "conflict",
+      `You have ${total} vectors, and ${LIMITS.vectorsPerUser} is the limit: delete some before you keep ${more} more.`,
+    );
+  }
+
+  async function draw(given: readonly NewVector[]): Promise<SavedVector[]> {
+    const free = new Set<number>();
+    for (let n = 0; n < DRAWS && free.size < given.length; n++) {
+      const drawn = Array.from({ length: given.length - free.size }, randomIndex);
+      const taken = await db.select({ index: vectors.index }).from(vectors).where(withIndexes(drawn));
+      for (const index of drawn) if (taken.every((row) => row.index !== index)) free.add(index);
+    }
+    if (free.size < given.length) throw new Error("no free index was found");
+    const now = Date.now();
+    return [...free].map((index, i): SavedVector => ({ ...(given[i] as NewVector), ...BEGINNING, index, created_at: now }));
+  }
+
   return {
+    checkRoom,
+    draw,
     async create(given) {
-      const owner = (given[0] as NewVector).user_id;
-      const mine = and(eq(vectors.user_id, owner), isNull(vectors.deleted_at));
-      const [{ total } = { total: 0 }] = await db.select({ total: count() }).from(vectors).where(mine);
-      if (total + given.length > LIMITS.vectorsPerUser) {
-        throw new TillerError(
-          "conflict",
-          `You have ${total} vectors, and ${LIMITS.vectorsPerUser} is the limit: delete some before you keep ${given.length} more.`,
-        );
-      }
-      for (let draw = 0; draw < DRAWS; draw++) {
-        const now = Date.now();
-        const rows = given.map((vector): SavedVector => ({ ...vector, ...BEGINNING, index: randomIndex(), created_at: now }));
+      await checkRoom((given[0] as NewVector).user_id, given.length);
+      for (let n = 0; n < DRAWS; n++) {
+        const rows = await draw(given);
         const [first, ...others] = rows.map((row) => db.insert(vectors).values(row));
         if (first === undefined) return [];
         try {
           await db.batch([first, ...others]);
           return rows;
         } catch (error) {
+          // Somebody was given one of them in this moment.
           if (!isTaken(error)) throw error;
         }
       }
@@ -128,7 +158,7 @@ export function newVectors({ db }: Config): Vectors {
       const rows = await db
         .select()
         .from(vectors)
-        .where(and(inArray(vectors.index, indexes), isNull(vectors.deleted_at)));
+        .where(and(withIndexes(indexes), isNull(vectors.deleted_at)));
       return visibleTo(userId, rows);
     },
     async owned(userId, { limit, offset, modelId, query }) {

@@ -23,11 +23,13 @@ export interface Sender {
   readonly fetch: typeof fetch;
   /** For the whole answer; 15 seconds where nothing else is said. */
   readonly timeoutMs?: number;
+  /** Bytes of an answer that are kept; 1024 where nothing else is said. */
+  readonly keptBytes?: number;
 }
 
 export type AttemptEnd = { readonly done: true } | { readonly retryAt: number };
 
-interface Outcome {
+export interface Outcome {
   readonly status: number | null;
   readonly answer: string;
   /** In words; null = it succeeded. */
@@ -59,7 +61,7 @@ export async function attemptDelivery(sender: Sender, id: string, now: () => num
     await db.batch(failPending(db, eq(deliveries.id, id), reason, start));
     return { done: true };
   }
-  const outcome = await send(sender, claimed, await secretsOf(db, claimed, endpoint, start), start);
+  const outcome = await sendSigned(sender, claimed, await secretsOf(db, claimed, endpoint, start), start);
   const end = now();
   await write(db, claimed, { outcome, start, end, lease, random: random() });
   return look(db, id);
@@ -83,11 +85,20 @@ async function secretsOf(db: Db, delivery: SavedDelivery, endpoint: SavedEndpoin
   return previous_secret !== null && (previous_until ?? 0) > now ? [secret, previous_secret] : [secret];
 }
 
-async function send(sender: Sender, { id, url, payload }: SavedDelivery, secrets: readonly string[], at: number): Promise<Outcome> {
+/**
+ * Posts a text once: to an address that is checked now, signed, following no redirect, for so long and no longer. Never fails.
+ * @param at epoch milliseconds.
+ */
+export async function sendSigned(
+  sender: Pick<Sender, "fetch" | "timeoutMs" | "keptBytes"> & { readonly config: Pick<Config, "webhooks"> },
+  { id, url, payload }: Pick<SavedDelivery, "id" | "url" | "payload">,
+  secrets: readonly string[],
+  at: number,
+): Promise<Outcome> {
   let status: number | null = null;
   let answer = "";
   let retryAfter: string | null = null;
-  const { fetch: ask, timeoutMs = TIMEOUT_MS } = sender;
+  const { fetch: ask, timeoutMs = TIMEOUT_MS, keptBytes = KEPT_BYTES } = sender;
   try {
     const { href } = await checkAddress(url, sender.config.webhooks, ask);
     const signal = AbortSignal.timeout(timeoutMs);
@@ -99,7 +110,7 @@ async function send(sender: Sender, { id, url, payload }: SavedDelivery, secrets
     const response = await unless(signal, ask(href, init));
     status = response.status;
     retryAfter = response.headers.get("retry-after");
-    answer = await readAnswer(response, signal);
+    answer = await readAnswer(response, signal, keptBytes);
     return { status, answer, retryAfter, error: response.ok ? null : describe(status) };
   } catch (error) {
     return { status, answer, retryAfter, error: inWords(error, timeoutMs) };
@@ -121,23 +132,23 @@ async function unless<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
 }
 
 /** The first bytes as text. The rest is read so far that an honest answer ends, and no further. */
-async function readAnswer(response: Response, signal: AbortSignal): Promise<string> {
+async function readAnswer(response: Response, signal: AbortSignal, keptBytes: number): Promise<string> {
   if (response.body === null) return "";
   const reader: ReadableStreamDefaultReader<Uint8Array> = response.body.getReader();
-  const kept = new Uint8Array(KEPT_BYTES);
+  const kept = new Uint8Array(keptBytes);
   let size = 0;
   try {
     while (size < READ_BYTES) {
       const { done, value } = await unless(signal, reader.read());
       if (done) break;
-      if (size < KEPT_BYTES) kept.set(value.subarray(0, KEPT_BYTES - size), size);
+      if (size < keptBytes) kept.set(value.subarray(0, keptBytes - size), size);
       size += value.byteLength;
     }
   } finally {
     // Not waited for: a receiver that hangs may hang here too.
     reader.cancel().catch(() => undefined);
   }
-  return new TextDecoder().decode(kept.subarray(0, Math.min(size, KEPT_BYTES)));
+  return new TextDecoder().decode(kept.subarray(0, Math.min(size, keptBytes)));
 }
 
 function describe(status: number): string {

@@ -2,9 +2,11 @@
 // real engine; this one only does what a real engine cannot be asked to do.
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import type { DirectionsRequest } from "../../../shared/directions.ts";
 import type { EngineReport, GenerateRequest, GenerateResult, ModelInfo, TokenEvent } from "../../../shared/protocol.ts";
 import { formatEvent } from "../../../shared/sse.ts";
 import { FAULTS, type Hook } from "./faults.ts";
+import { answerDirections } from "./scripted-directions.ts";
 
 export const SCRIPTED_TOKEN = "scripted-token";
 
@@ -17,6 +19,7 @@ const MODEL: ModelInfo = {
   vocab: 100,
   dtype: "float32",
   revision: "1",
+  rows: 8,
   chat_template: false,
   sources: [
     {
@@ -70,13 +73,21 @@ export async function startScriptedEngine(): Promise<ScriptedEngine> {
   };
 }
 
-/** POST keeps a webhook under a name, and answers 500 to the first two of a name that begins with "twice"; GET tells what came. */
+/**
+ * POST keeps a webhook under a name, and answers 500 to the first two of a name that begins with "twice"; one that begins with "scores" gives
+ * texts that have an "a" in them 0.75 and others 0.25. GET tells what came.
+ */
 async function receive(request: IncomingMessage, response: ServerResponse, name: string, hooks: Map<string, Hook[]>): Promise<void> {
   const known = hooks.get(name) ?? [];
   if (request.method === "GET") return void response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(known));
   let body = "";
   for await (const chunk of request) body += String(chunk);
   hooks.set(name, [...known, { headers: request.headers, body }]);
+  if (name.startsWith("scores")) {
+    const { texts } = JSON.parse(body) as { texts: string[] };
+    const scores = texts.map((text) => (text.includes("a") ? 0.75 : 0.25));
+    return void response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ scores }));
+  }
   response.writeHead(name.startsWith("twice") && known.length < 2 ? 500 : 204).end();
 }
 
@@ -102,6 +113,7 @@ async function answer(request: IncomingMessage, response: ServerResponse, seen: 
     const one = [...seen.values()].find(({ request: { id, prompt } }) => id === kept[1] && prompt === FAULTS.keeps)?.request;
     return one === undefined ? void failure(404, "not_found", "no such generation") : void json(200, newReport(one));
   }
+  if (request.url === "/directions") return answerDirections(JSON.parse(text) as DirectionsRequest, MODEL.width, response);
   if (request.url !== "/generate") return void failure(404, "not_found", "no such call");
   const body = JSON.parse(text) as GenerateRequest;
   const record: Seen = { request: body, abandoned: false };

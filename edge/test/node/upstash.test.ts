@@ -74,6 +74,23 @@ describe.skipIf(!hasRedis())("with Upstash configured", () => {
     expect(remaining(await steer(edge, user))).toBe("3");
   });
 
+  it("counts a sweep as several steers, and nothing of one that does not fit", async () => {
+    const { edge } = await setUp();
+    const user = await edge.newUser(5);
+    const strengths = Array.from({ length: 24 }, (_, i) => i + 1);
+    const asked = { modelId: "scripted", prompts: ["hello"], directions: [{ layer: "2-scripted", index: 0 }], strengths, n_tokens: 1 };
+    const sweep = async () => {
+      const response = await fetch(`${edge.url}/api/sweeps`, { method: "POST", headers: user, body: JSON.stringify(asked) });
+      await response.text();
+      return [response.status, remaining(response)];
+    };
+    expect([await sweep(), await sweep()]).toEqual([
+      [202, "1"],
+      [429, "1"],
+    ]);
+    expect(remaining(await steer(edge, user))).toBe("0");
+  });
+
   it("limits on without Redis when it is killed", async () => {
     const { edge, redis } = await setUp();
     const user = await edge.newUser(2);
