@@ -1,4 +1,5 @@
-// The Worker as one file plus its bindings, made by wrangler and kept by content in .tiller/edge: the second start needs no bundler.
+// The Worker as one script and what it imports besides, with its bindings: made by wrangler and kept by content in .tiller/edge, so that
+// the second start needs no bundler.
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
@@ -11,6 +12,8 @@ const CACHE = path.join(ROOT, ".tiller", "edge");
 const SOURCES = ["edge", "shared", "bots/discord", "wrangler.toml", ".dev.vars", "package-lock.json", "scripts/edge-options.ts"];
 const NOT_BUNDLED = /\.test\.ts$|(^|\/)(assets|test)\/|\.cases\.json$/;
 const KEPT = 3;
+/** What wrangler puts beside the script, by its ending. */
+const BINARIES = { ".wasm": "CompiledWasm", ".ttf": "Data" } as const;
 
 /** Whether a change of this file, a path from the root, makes another bundle. */
 export const isSource = (file: string): boolean =>
@@ -35,6 +38,8 @@ export interface WorkerOptions {
 export interface EdgeBundle {
   /** The bundled Worker: an ES module. */
   readonly file: string;
+  /** What it imports from beside it, in Miniflare's words. */
+  readonly modules: readonly { readonly type: (typeof BINARIES)[keyof typeof BINARIES]; readonly path: string }[];
   readonly options: WorkerOptions;
 }
 
@@ -65,7 +70,11 @@ export async function bundleEdge(): Promise<EdgeBundle> {
     }
     await dropOld(folder);
   }
-  return { file, options: JSON.parse(await readFile(optionsFile, "utf8")) as WorkerOptions };
+  const modules = (await readdir(folder)).flatMap((name) => {
+    const type = BINARIES[path.extname(name) as keyof typeof BINARIES];
+    return type === undefined ? [] : [{ type, path: path.join(folder, name) }];
+  });
+  return { file, modules, options: JSON.parse(await readFile(optionsFile, "utf8")) as WorkerOptions };
 }
 
 async function hashSources(): Promise<string> {

@@ -43,13 +43,13 @@ export async function readEngineNeeds(): Promise<{ readonly local: boolean; read
 
 /** Bundles (or finds) the Worker, starts it, and brings its database up to date. */
 export async function startEdge(settings: EdgeSettings): Promise<LocalEdge> {
-  const { file, options } = await bundleEdge();
+  const { file, modules, options } = await bundleEdge();
   const { assets, ...own } = options;
   const worker: V4WorkerOptions = {
     ...own,
     bindings: bindingsOf(options, settings),
     name: NAME,
-    modules: [{ type: "ESModule", path: file }],
+    modules: [{ type: "ESModule", path: file }, ...modules],
     modulesRoot: path.dirname(file),
     // Callers reach the Worker itself: no development proxy and no asset router in front of it, which every request would pay for.
     // The Worker serves its assets on its own (run_worker_first) and finds them next door.

@@ -7,7 +7,7 @@ import { originOf } from "../route.ts";
 
 /** Sizes of a frame, in CSS pixels. */
 const WIDTH = 640;
-const HEIGHT = { steer: 520, test: 320, list: 400, feature: 480 } as const;
+const HEIGHT = { steer: 520, test: 320, list: 400, feature: 480, sweep: 640 } as const;
 export type Embeddable = keyof typeof HEIGHT;
 
 /** Where a page's oEmbed answer is. */
@@ -32,7 +32,7 @@ const OEmbed = z
 
 const route = createRoute({
   ...{ method: "get", path: "/oembed", tags: ["Shares"], summary: "How to embed a page (oEmbed 1.0)" },
-  description: "Pages of steers, activation tests, lists, features and vectors that anybody may see.",
+  description: "Pages of steers, activation tests, lists, features, vectors and sweeps that anybody may see.",
   request: {
     query: z.object({ url: z.string(), format: z.string().optional(), maxwidth: z.string().optional(), maxheight: z.string().optional() }),
   },

@@ -20,6 +20,7 @@ import { readingQuotaOf, withQuota } from "../quota.ts";
 import { identify, originOf } from "../route.ts";
 import { type Asker, NOBODY } from "../share/store.ts";
 import type { SavedSteer } from "../steer/save.ts";
+import { nameOfSweep } from "../sweeps/page.tsx";
 import { keyOf, vectorPoint } from "../vectors/store.ts";
 import { mountOEmbed, oembedUrl } from "./oembed.ts";
 import { toShare } from "./shares.ts";
@@ -97,7 +98,7 @@ export function mountPages(room: Room): void {
   });
 
   mountOEmbed(room, async (path) => {
-    const [, kind = "", id = ""] = /^\/(steer|test|list)\/([^/]+)\/?$/.exec(path) ?? [];
+    const [, kind = "", id = ""] = /^\/(steer|test|list|sweep)\/([^/]+)\/?$/.exec(path) ?? [];
     if (kind === "steer") {
       const steer = await steers.find(id, NOBODY);
       return steer && { kind, title: nameOfSteer(steer) };
@@ -109,6 +110,10 @@ export function mountPages(room: Room): void {
     if (kind === "list") {
       const opened = await lists.open(id, undefined);
       return opened && { kind, title: opened.list.name };
+    }
+    if (kind === "sweep") {
+      const job = await room.jobs.get(id);
+      return job?.kind === "sweep" ? { kind, title: nameOfSweep(job) } : undefined;
     }
     const [, model, source = "", index] = FEATURE.exec(path) ?? [];
     if (model === undefined) return undefined;
