@@ -8,6 +8,7 @@ import { LIMITS } from "../limits.ts";
 import { mountPost } from "../route.ts";
 import { text } from "../steer/fields.ts";
 import { knownPresets } from "../steer/presets.ts";
+import { slidersOf } from "../steer/sliders.ts";
 import { pointOf, vectorSource } from "../vectors/store.ts";
 
 const PresetFeature = z.object({
@@ -18,6 +19,10 @@ const PresetFeature = z.object({
   strength: z.number(),
   method: z.string().optional().openapi({ description: "Where it is not steer_method. Not in Neuronpedia." }),
   hasVector: z.boolean().optional(),
+  slider: z
+    .object({ min: z.number(), max: z.number(), step: z.number() })
+    .optional()
+    .openapi({ description: "How far a slider of a named direction goes; several are freely combined. Not in Neuronpedia." }),
 });
 
 const Preset = z.object({
@@ -86,10 +91,7 @@ export function mountPresets(room: Room): void {
 
 /** Named directions that came with the model, each with the strength that shows. */
 const ofModel = (info: ModelInfo): Preset[] =>
-  info.sources
-    .filter(({ architecture }) => architecture === "directions")
-    .flatMap(({ id, labelled_features }) =>
-      labelled_features.flatMap(({ index, label, strength }) =>
-        strength === undefined ? [] : [{ name: label, features: [{ modelId: info.id, layer: id, index, explanation: label, strength }] }],
-      ),
-    );
+  slidersOf(info).map(({ source, index, label, strength, min, max, step }) => ({
+    name: label,
+    features: [{ modelId: info.id, layer: source, index, explanation: label, strength, slider: { min, max, step } }],
+  }));
