@@ -43,7 +43,7 @@ export function digestInputs(known: KnownModel, source: string, settings: Settin
 }
 
 /** Files of a directory, without what the engine and this run make of them themselves. */
-function filesOf(directory: string, without: ReadonlySet<string>): [name: string, size: number, time: number][] {
+export function filesOf(directory: string, without: ReadonlySet<string>): [name: string, size: number, time: number][] {
   return readdirSync(directory, { recursive: true, encoding: "utf8" })
     .filter((name) => !without.has(name.split(path.sep)[0] as string) && !/(^|[/\\])\.|\.q8\.safetensors|\.part(ial)?$/.test(name))
     .sort()
