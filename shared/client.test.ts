@@ -1,7 +1,9 @@
 // biome-ignore lint/style/noRestrictedImports: the other end of the network is real here, and only the tests have it.
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { afterEach, describe, expect, it } from "vitest";
-import { type JobEvent, newTiller, overNetwork, ServiceError, type Tiller, type TillerUser } from "./client.ts";
+import { newTiller, type Tiller, type TillerUser } from "./client.ts";
+import { overNetwork, ServiceError } from "./client-calls.ts";
+import type { JobEvent } from "./client-types.ts";
 
 const KEY = "a service key of the tests";
 const ADA = { id: "12345678901234567890", name: "Ada" };
@@ -80,7 +82,7 @@ describe("what is sent", () => {
       json(response, 200, { vectors: [], results: [], explanations: [{ description: "Joy" }] }),
     );
     const body = { modelId: "m", features: [], temperature: 0, n_tokens: 1, freq_penalty: 0, seed: 1, strength_multiplier: 1, prompt: "a" };
-    await ada.startJob("steer", body, "key-1");
+    await ada.startSteer("steer", body, "key-1");
     expect(await ada.labelOf("org/m", "3-a", 7)).toBe("Joy");
     await ada.vectors.list({ offset: 100 });
     await ada.vectors.upload({ name: "v.json", bytes: new TextEncoder().encode("[1]") }, { vectorLabel: "Sines" });

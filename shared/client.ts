@@ -1,176 +1,23 @@
 // The client of the HTTP API: what a front end needs of it. How a request travels is given, so that it also works without a network.
-import { ERRORS, isErrorCode, TillerError, type TillerErrorOptions } from "./errors.ts";
-import type { Method } from "./protocol.ts";
+import { type Calls, type NamedFile, newCalls, type Send } from "./client-calls.ts";
+import type {
+  Job,
+  JobEvent,
+  Label,
+  Model,
+  Person,
+  Preset,
+  SavedSteer,
+  SteerBody,
+  SweepBody,
+  Uploaded,
+  Usage,
+  Vector,
+  VectorAt,
+  WholeJob,
+} from "./client-types.ts";
+import { ERRORS, TillerError } from "./errors.ts";
 import { parseEvents } from "./sse.ts";
-
-/** Somebody of Discord, for whom a bot acts. */
-export interface Person {
-  /** A snowflake. */
-  readonly id: string;
-  readonly name: string;
-}
-
-/** Sends a request for a person; undefined = the service's own calls. It rejects when nobody answers. */
-export type Send = (request: Request, who: Person | undefined) => Promise<Response>;
-
-export interface Model {
-  readonly id: string;
-  readonly layers: number;
-  readonly width: number;
-  /** Tokens of prompt and generation together. */
-  readonly context: number;
-  readonly chatTemplate: boolean;
-  readonly sources: readonly {
-    readonly id: string;
-    readonly hookName: string;
-    readonly width: number;
-    readonly labelledFeatures: readonly { readonly index: number; readonly label: string; readonly strength?: number }[];
-  }[];
-}
-
-/** A feature or kept vector to steer with. */
-export interface Feature {
-  readonly modelId: string;
-  readonly layer: string;
-  readonly index: number;
-  readonly strength: number;
-  readonly method?: string;
-}
-
-export interface Preset {
-  readonly name: string;
-  readonly features: readonly (Feature & { readonly explanation: string })[];
-  readonly isUserVector?: boolean;
-  readonly listId?: string;
-}
-
-export interface Label {
-  readonly modelId: string;
-  readonly layer: string;
-  readonly index: string;
-  readonly description: string;
-}
-
-export interface Vector {
-  readonly modelId: string;
-  readonly layer: string;
-  readonly index: string;
-  readonly vectorLabel: string;
-  readonly description: string;
-  readonly vectorDefaultSteerStrength: number;
-  readonly hookName: string;
-  readonly visibility: string;
-  readonly version: number;
-  /** Empty in lists. */
-  readonly vector: readonly number[];
-}
-
-export interface SteerBody {
-  readonly modelId: string;
-  readonly features: readonly Feature[];
-  readonly temperature: number;
-  readonly n_tokens: number;
-  readonly freq_penalty: number;
-  readonly seed: number;
-  readonly strength_multiplier: number;
-  readonly steer_method?: Method;
-  readonly n_logprobs?: number;
-  readonly steer_special_tokens?: boolean;
-  /** Of a steer. */
-  readonly prompt?: string;
-  /** Of a conversation. */
-  readonly defaultChatMessages?: readonly ChatMessage[];
-  readonly steeredChatMessages?: readonly ChatMessage[];
-}
-
-export interface ChatMessage {
-  readonly role: "user" | "assistant" | "system";
-  readonly content: string;
-}
-
-export interface Sides {
-  readonly STEERED: string;
-  readonly DEFAULT: string;
-}
-
-export interface Job {
-  readonly id: string;
-  readonly kind: "steer" | "steer-chat";
-  readonly modelId: string;
-  readonly state: "queued" | "running" | "succeeded" | "failed" | "canceled";
-  readonly progress: { readonly tokens: number; readonly of: number };
-  readonly error: { readonly code: string; readonly message: string } | null;
-}
-
-interface Receipt {
-  readonly positions: number;
-  readonly positions_changed: number;
-}
-
-export interface WholeJob extends Job {
-  /** What was generated; null once there is a result. */
-  readonly partial: Sides | null;
-  readonly result: {
-    readonly id: string;
-    readonly shareUrl: string;
-    /** A text of a steer; of a conversation all of it, in messages. */
-    readonly STEERED: string | { readonly chatTemplate: readonly ChatMessage[] };
-    readonly DEFAULT: string | { readonly chatTemplate: readonly ChatMessage[] };
-    readonly receipts: readonly Receipt[];
-    readonly usage: { readonly completionTokens: number };
-  } | null;
-}
-
-export type JobEvent =
-  | { readonly event: "state"; readonly data: Pick<Job, "state" | "progress"> }
-  | { readonly event: "tokens"; readonly data: { readonly tokens: readonly { readonly side: keyof Sides; readonly text: string }[] } }
-  | { readonly event: "done"; readonly data: WholeJob };
-
-/** A saved steer, as it was asked for. */
-export interface SavedSteer {
-  readonly id: string;
-  readonly shareUrl: string;
-  readonly modelId: string;
-  readonly inputText: string;
-  readonly STEERED: { readonly raw: string; readonly chatTemplate: readonly ChatMessage[] | null };
-  readonly settings: Required<Pick<SteerBody, "temperature" | "n_tokens" | "freq_penalty" | "seed" | "strength_multiplier">> & {
-    readonly steer_method: Method;
-  };
-  readonly features: readonly {
-    readonly modelId: string;
-    readonly layer: string;
-    readonly index: string;
-    readonly strength: number;
-    readonly neuron: { readonly explanations: readonly { readonly description: string }[] };
-  }[];
-}
-
-export interface Window {
-  readonly limit: number;
-  readonly used: number;
-  readonly remaining: number;
-  readonly resetSeconds: number;
-}
-
-export interface Usage {
-  readonly steers: Window;
-  readonly readings: Window;
-  readonly lookups: Window;
-  readonly kept: { readonly vectors: number; readonly steers: number } | null;
-}
-
-/** A failure as the service tells it: a sentence for a person, and the id to report it with. */
-export class ServiceError extends TillerError {
-  readonly requestId: string | undefined;
-
-  constructor(code: TillerError["code"], message: string, options: TillerErrorOptions & { readonly requestId?: string | undefined } = {}) {
-    super(code, message, options);
-    this.requestId = options.requestId;
-  }
-}
-
-const TIMEOUT_MS = 20_000;
-const UNREACHABLE = "The steering service does not answer at the moment. Try again in a minute.";
 
 /** The service, for those who may act for people. */
 export interface Tiller {
@@ -208,15 +55,25 @@ export interface TillerUser {
       vector: Record<string, unknown>,
     ): Promise<{ readonly url: string; readonly vector: { readonly source: string; readonly index: string } }>;
     /** @param fields as `POST /api/vector/upload` has them. */
-    upload(
-      file: { readonly name: string; readonly bytes: Uint8Array<ArrayBuffer> },
+    upload(file: NamedFile, fields: Readonly<Record<string, string>>): Promise<Uploaded>;
+    /**
+     * Starts a job that makes a vector of texts; the same key and form gives the same job.
+     * @param fields and @param files as `POST /api/vector/derive` has them.
+     */
+    derive(
       fields: Readonly<Record<string, string>>,
-    ): Promise<Uploaded>;
+      files: { readonly positive: NamedFile; readonly negative: NamedFile },
+      key: string,
+    ): Promise<Job>;
     update(at: VectorAt, changes: Record<string, unknown>): Promise<Vector>;
     remove(at: VectorAt): Promise<void>;
   };
   /** Starts a job; the same key and body gives the same job. */
-  startJob(kind: Job["kind"], body: SteerBody, key: string): Promise<Job>;
+  startSteer(kind: "steer" | "steer-chat", body: SteerBody, key: string): Promise<Job>;
+  /** The same for a sweep. */
+  startSweep(body: SweepBody, key: string): Promise<Job>;
+  /** The dose-response plot of a sweep that has ended: a PNG. */
+  sweepPlot(id: string): Promise<Uint8Array<ArrayBuffer>>;
   job(id: string): Promise<WholeJob>;
   cancel(id: string): Promise<Job>;
   /** A job's events to its end, through broken connections. @param signal stops it: then the events end without `done`. */
@@ -224,31 +81,6 @@ export interface TillerUser {
   load(steerId: string): Promise<SavedSteer>;
   share(steerId: string, changes: { readonly visibility: "public" | "unlisted" | "private" }): Promise<{ readonly url: string }>;
   remove(steerId: string): Promise<void>;
-}
-
-export interface VectorAt {
-  readonly modelId: string;
-  readonly source: string;
-  readonly index: string;
-}
-
-export interface Uploaded {
-  readonly vectors: readonly {
-    readonly url: string;
-    readonly vector: { readonly source: string; readonly index: string; readonly label: string };
-  }[];
-}
-
-/** Sends over the network, with a service key. */
-export function overNetwork(key: string, fetch: (request: Request) => Promise<Response>): Send {
-  return (request, who) => {
-    request.headers.set("authorization", `Bearer ${key}`);
-    if (who !== undefined) {
-      request.headers.set("x-acting-for", `discord:${who.id}`);
-      request.headers.set("x-acting-name", encodeURIComponent(who.name.toWellFormed()));
-    }
-    return fetch(request);
-  };
 }
 
 /**
@@ -279,53 +111,10 @@ export function newTiller(origin: string, send: Send, tryAgainMs: number = TRY_A
   };
 }
 
-interface Calls {
-  get<T>(path: string): Promise<T>;
-  post<T>(path: string, body: object, headers?: Readonly<Record<string, string>>): Promise<T>;
-  /** @throws ServiceError for every answer that is no success. */
-  send(path: string, init: RequestInit): Promise<Response>;
-  /** The JSON of an answer. @throws ServiceError when it is none. */
-  read<T>(response: Response): Promise<T>;
-}
-
-function newCalls(origin: string, deliver: Send, who: Person | undefined): Calls {
-  const send = async (path: string, init: RequestInit): Promise<Response> => {
-    let response: Response;
-    try {
-      response = await deliver(new Request(origin + path, { signal: AbortSignal.timeout(TIMEOUT_MS), ...init }), who);
-    } catch (cause) {
-      throw new ServiceError("engine_unavailable", UNREACHABLE, { cause });
-    }
-    if (!response.ok) throw await toServiceError(response);
-    return response;
-  };
-  const read = async <T>(response: Response): Promise<T> => {
-    try {
-      return (await response.json()) as T;
-    } catch (cause) {
-      throw new ServiceError("engine_unavailable", UNREACHABLE, { cause });
-    }
-  };
-  return {
-    ...{ send, read },
-    get: async (path) => read(await send(path, {})),
-    post: async (path, body, headers = {}) =>
-      read(await send(path, { method: "POST", headers: { "content-type": "application/json", ...headers }, body: JSON.stringify(body) })),
-  };
-}
-
-async function toServiceError(response: Response): Promise<ServiceError> {
-  const body = ((await response.json().catch(() => null)) ?? {}) as { code?: unknown; message?: unknown; requestId?: unknown };
-  const code = isErrorCode(body.code) ? body.code : "internal";
-  const wait = Number(response.headers.get("retry-after"));
-  return new ServiceError(code, typeof body.message === "string" ? body.message : ERRORS[code].sentence, {
-    ...(wait > 0 ? { retryAfterSeconds: wait } : {}),
-    requestId: typeof body.requestId === "string" ? body.requestId : (response.headers.get("x-request-id") ?? undefined),
-  });
-}
+const asJob = (key: string) => ({ prefer: "respond-async", "idempotency-key": key });
 
 function newUser(calls: Calls, tryAgainMs: number): TillerUser {
-  const { get, post, send, read } = calls;
+  const { get, post, postForm, send, read, readBytes } = calls;
   return {
     models: async () => (await get<{ models: Model[] }>("/api/models")).models,
     presets: async (modelId) => (await post<{ featurePresets: Preset[] }>("/api/steer/presets", { modelId })).featurePresets,
@@ -341,16 +130,14 @@ function newUser(calls: Calls, tryAgainMs: number): TillerUser {
       list: async (page = {}) => (await post<{ vectors: Vector[] }>("/api/vector/list-owned", { ...page, values: false })).vectors,
       get: async (at) => (await post<{ vector: Vector }>("/api/vector/get", at)).vector,
       create: (vector) => post("/api/vector/new", vector),
-      async upload({ name, bytes }, fields) {
-        const form = new FormData();
-        for (const [field, value] of Object.entries(fields)) form.set(field, value);
-        form.set("file", new Blob([bytes]), name);
-        return read<Uploaded>(await send("/api/vector/upload", { method: "POST", body: form }));
-      },
+      upload: (file, fields) => postForm("/api/vector/upload", { fields, files: { file } }),
+      derive: (fields, files, key) => postForm("/api/vector/derive", { fields, files }, asJob(key)),
       update: async (at, changes) => (await post<{ vector: Vector }>("/api/vector/update", { ...at, ...changes })).vector,
       remove: async (at) => void (await post("/api/vector/delete", at)),
     },
-    startJob: (kind, body, key) => post(`/api/${kind}`, body, { prefer: "respond-async", "idempotency-key": key }),
+    startSteer: (kind, body, key) => post(`/api/${kind}`, body, asJob(key)),
+    startSweep: (body, key) => post("/api/sweeps", body, asJob(key)),
+    sweepPlot: async (id) => readBytes(await send(`/sweep/${id}/plot.png`, {})),
     job: (id) => get(`/api/jobs/${id}`),
     cancel: async (id) => read<Job>(await send(`/api/jobs/${id}`, { method: "DELETE" })),
     follow: (id, signal) => follow(calls, id, signal, tryAgainMs),

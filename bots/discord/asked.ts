@@ -12,7 +12,9 @@ import {
   type RESTPostAPIWebhookWithTokenJSONBody,
   Routes,
 } from "discord-api-types/v10";
-import type { Person, Tiller, TillerUser } from "../../shared/client.ts";
+import type { Tiller, TillerUser } from "../../shared/client.ts";
+import type { Person } from "../../shared/client-types.ts";
+import type { ReadAttachment } from "./attachments.ts";
 import { GONE, isDiscord } from "./failure.ts";
 
 /** What a bot works with. */
@@ -28,17 +30,21 @@ export interface BotRoom {
   /** So long a job is watched by whoever started it, in milliseconds; then it is left to `resume`. */
   readonly patienceMs: number;
   /** Reads an attachment. @throws TillerError `invalid_request` when it is too large or not at Discord. */
-  readonly readAttachment: (url: string) => Promise<Uint8Array<ArrayBuffer>>;
+  readonly readAttachment: ReadAttachment;
   readonly log: (line: Readonly<Record<string, unknown>>) => void;
 }
+
+/** A text, or bytes of a type. */
+export type AnswerFile =
+  | { readonly name: string; readonly text: string }
+  | { readonly name: string; readonly bytes: Uint8Array; readonly type: string };
 
 /** A message as the bot writes it. */
 export interface Answer {
   readonly content?: string;
   readonly embeds?: RESTPostAPIWebhookWithTokenJSONBody["embeds"];
   readonly components?: RESTPostAPIWebhookWithTokenJSONBody["components"];
-  /** Texts, each a file. */
-  readonly files?: readonly { readonly name: string; readonly text: string }[];
+  readonly files?: readonly AnswerFile[];
 }
 
 /** Where it is asked. */
@@ -94,11 +100,11 @@ export function toMessage({ content = "", embeds = [], components = [], files = 
   };
   return {
     body,
-    files: files.map(({ name, text }) => ({
-      name,
-      data: new TextEncoder().encode(text) as never,
-      contentType: "text/plain; charset=utf-8",
-    })),
+    files: files.map((file) =>
+      "text" in file
+        ? { name: file.name, data: new TextEncoder().encode(file.text) as never, contentType: "text/plain; charset=utf-8" }
+        : { name: file.name, data: file.bytes as never, contentType: file.type },
+    ),
   };
 }
 

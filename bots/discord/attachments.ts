@@ -1,4 +1,4 @@
-// Files that people attach: read from Discord's own hosts only, and never more than a vector file may have.
+// Files that people attach: read from Discord's own hosts only, and never more than is allowed.
 import { refusal } from "./failure.ts";
 
 const HOSTS: ReadonlySet<string> = new Set(["cdn.discordapp.com", "media.discordapp.net"]);
@@ -6,11 +6,14 @@ const HOSTS: ReadonlySet<string> = new Set(["cdn.discordapp.com", "media.discord
 const MAX_BYTES = 8_000_000;
 const TIMEOUT_MS = 15_000;
 
+/** @param maxBytes of the file; what a vector file may have, when it is left out. */
+export type ReadAttachment = (url: string, maxBytes?: number) => Promise<Uint8Array<ArrayBuffer>>;
+
 /** @param api Discord's API: a host of its own that is not discord.com serves its attachments too. */
-export function newAttachmentReader(api: string): (url: string) => Promise<Uint8Array<ArrayBuffer>> {
+export function newAttachmentReader(api: string): ReadAttachment {
   const own = new URL(api);
   const isOwn = (url: URL) => own.hostname !== "discord.com" && url.origin === own.origin;
-  return async (address) => {
+  return async (address, maxBytes = MAX_BYTES) => {
     const url = new URL(address);
     if (!isOwn(url) && !(url.protocol === "https:" && HOSTS.has(url.hostname)))
       throw refusal("This file is not at Discord: attach it to the command.");
@@ -21,7 +24,7 @@ export function newAttachmentReader(api: string): (url: string) => Promise<Uint8
     let size = 0;
     for await (const chunk of response.body as unknown as AsyncIterable<Uint8Array>) {
       size += chunk.byteLength;
-      if (size > MAX_BYTES) throw refusal(`The file has more than ${MAX_BYTES / 1e6} MB: attach a smaller one.`);
+      if (size > maxBytes) throw refusal(`The file has more than ${maxBytes / 1e6} MB: attach a smaller one.`);
       chunks.push(chunk);
     }
     const bytes = new Uint8Array(size);

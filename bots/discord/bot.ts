@@ -1,11 +1,11 @@
 // One bot, whatever the transport: every interaction is acknowledged at once and always answered.
 import { type APIApplicationCommandInteraction, InteractionType } from "discord-api-types/v10";
 import { type Asked, type BotRoom, type Interaction, newAsked, type Respond } from "./asked.ts";
-import { newTurns } from "./chats.ts";
 import { type Acknowledged, type Command, optionsOf } from "./command.ts";
 import { COMMANDS } from "./commands/index.ts";
 import { failureAnswer, GONE, isDiscord, logFailure, refusal } from "./failure.ts";
 import { newPromises, type Promises } from "./follow.ts";
+import { newKeepers } from "./keepers.ts";
 import { type Press, readPress } from "./render.ts";
 
 /** Choices that come later are of no use: Discord waits for three seconds. */
@@ -20,7 +20,7 @@ export interface Bot {
 }
 
 export function newBot(room: BotRoom): Bot {
-  const promises = newPromises(room, newTurns(room));
+  const promises = newPromises(room, newKeepers(room));
   const seen = new Set<string>();
 
   async function answer(asked: Asked): Promise<void> {

@@ -1,11 +1,14 @@
 // Conversations with a steered model, each in a thread: what was said is notes of the bot's, one for every turn.
 import { ButtonStyle, type GatewayMessageCreateDispatchData, MessageType, Routes } from "discord-api-types/v10";
-import type { ChatMessage, Person, SteerBody, WholeJob } from "../../shared/client.ts";
+import type { TillerUser } from "../../shared/client.ts";
+import type { ChatMessage, Job, Person, SteerBody, WholeJob } from "../../shared/client-types.ts";
+import { TillerError } from "../../shared/errors.ts";
 import { type Answer, type BotRoom, type Place, toMessage } from "./asked.ts";
 import { requireAllowed } from "./controls.ts";
 import { failureAnswer, logFailure, refusal } from "./failure.ts";
-import type { Promised, Promises, Target, Turns } from "./follow.ts";
-import { button, type Named, pressId, row } from "./render.ts";
+import type { Promises } from "./follow.ts";
+import type { Keeper, Promised, Target } from "./promised.ts";
+import { button, type Named, pressId, row, stopRow } from "./render.ts";
 import { cut, neutral } from "./text.ts";
 
 /** A thread, as a note. */
@@ -114,9 +117,34 @@ function toMessages(turns: readonly Turn[], question: string): ChatMessage[] {
   return [...kept, { role: "user", content: question }];
 }
 
+type PromisedTurn = Promised<"steer-chat">;
+
+/** A conversation that has become too long for the model goes on without its oldest messages. */
+async function start(promised: PromisedTurn, user: TillerUser): Promise<{ readonly job: Job; readonly promised: PromisedTurn }> {
+  const { kind, id, turn } = promised;
+  for (let left = 0, { body } = promised; ; left += 2) {
+    try {
+      // The same request gets the same key, also after a restart.
+      const job = await user.startSteer(kind, body, left === 0 ? id : `${id}-${left}`);
+      return { job, promised: { ...promised, body, ...(turn === undefined ? {} : { turn: { ...turn, left } }) } };
+    } catch (error) {
+      const shorter = error instanceof TillerError && error.code === "prompt_too_long" ? withoutOldest(body) : undefined;
+      if (shorter === undefined) throw error;
+      body = shorter;
+    }
+  }
+}
+
+/** Without the first question and its answer; undefined when only one question is left. */
+function withoutOldest(body: SteerBody): SteerBody | undefined {
+  const { defaultChatMessages: messages = [] } = body;
+  if (messages.length < 3) return undefined;
+  return { ...body, defaultChatMessages: messages.slice(2), steeredChatMessages: messages.slice(2) };
+}
+
 /** How turns look, and what becomes of them. */
-export function newTurns(room: BotRoom): Turns {
-  const show = (promised: Promised, text: string, footer: string): Answer => {
+export function newTurns(room: BotRoom): Keeper<"steer-chat"> {
+  const show = (promised: PromisedTurn, text: string, footer: string): Answer => {
     const said =
       promised.target.token === undefined
         ? ""
@@ -129,34 +157,29 @@ export function newTurns(room: BotRoom): Turns {
     };
   };
   return {
-    growing(promised, progress) {
-      const { texts } = progress;
-      const stop =
-        "jobId" in progress
-          ? [row(button("Stop", pressId({ verb: "stop", about: progress.jobId, ownerId: promised.person.id }), ButtonStyle.Danger))]
-          : [];
-      return { ...show(promised, `${texts.STEERED} ▌`, "is being written"), components: stop };
-    },
-    async done(promised, job: WholeJob, left) {
+    start,
+    growing: (promised, { texts, jobId }) => ({
+      ...show(promised, `${texts.STEERED} ▌`, "is being written"),
+      components: [stopRow(jobId, promised.person.id)],
+    }),
+    async done(promised, job) {
       const text = answerOf(job);
       const { turn } = promised;
       if (turn !== undefined) {
         const { threadId, id, name, question } = turn;
         await room.tiller.notes.put(turnKey(threadId, id), { name, question, answer: text } satisfies Turn, { ttlSeconds: KEPT_S });
       }
+      const left = turn?.left ?? 0;
       const more = left === 0 ? "" : ` · the first ${left} messages no longer fit into the model's context`;
       const components = turn === undefined ? [] : [controls(turn.threadId, promised.view.ownerId)];
-      return { ...show(promised, text, `${job.progress.tokens} tokens${more}`), components };
+      return { ...show(promised, text, `${job.progress.tokens ?? 0} tokens${more}`), components };
     },
   };
 }
 
 /** The steered side's last message; of a job that was stopped, what it has. */
-function answerOf({ result, partial }: WholeJob): string {
-  const side = result?.STEERED;
-  if (typeof side === "object") return side.chatTemplate.at(-1)?.content ?? "";
-  return partial?.STEERED ?? "";
-}
+const answerOf = ({ result, partial }: WholeJob<"steer-chat">): string =>
+  (result === null ? partial?.STEERED : result.STEERED.chatTemplate.at(-1)?.content) ?? "";
 
 /** Buttons below an answer, and below the message that a conversation begins with. */
 export function controls(threadId: string, ownerId: string, begins = false) {

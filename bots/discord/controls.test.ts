@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import type { Preset, Tiller, TillerUser } from "../../shared/client.ts";
+import type { Tiller, TillerUser } from "../../shared/client.ts";
+import type { Preset } from "../../shared/client-types.ts";
 import type { Asked, BotRoom, Place } from "./asked.ts";
 import { type Controls, readControls, requireAllowed, TOKENS, writeControls } from "./controls.ts";
 

@@ -1,5 +1,5 @@
 // What the people who run a server allow there: channels, tokens, presets. Kept as a note of the bot's.
-import type { Feature } from "../../shared/client.ts";
+import type { Feature } from "../../shared/client-types.ts";
 import type { Asked, BotRoom, Place } from "./asked.ts";
 import { presetKey } from "./directions.ts";
 import { refusal } from "./failure.ts";

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import type { Label, Model, Preset, TillerUser, Vector } from "../../shared/client.ts";
+import type { TillerUser } from "../../shared/client.ts";
+import type { Label, Model, Preset, Vector } from "../../shared/client-types.ts";
 import { TillerError } from "../../shared/errors.ts";
 import {
   type Chosen,
@@ -15,7 +16,7 @@ import {
 
 const SOURCE = "3-tales-directions";
 const source = (id: string, ...labelledFeatures: { index: number; label: string; strength?: number }[]) => ({
-  ...{ id, hookName: `blocks.${id}`, width: 100, labelledFeatures },
+  ...{ id, hookName: `blocks.${id}`, width: 100, architecture: "standard", labelledFeatures },
 });
 const model = (id: string, ...sources: Model["sources"]): Model => ({
   ...{ id, layers: 4, width: 8, context: 256, chatTemplate: false, sources },

@@ -1,6 +1,7 @@
 // What to steer with: a feature, a kept vector or a preset, as people choose them from a list or write them.
 import type { APIApplicationCommandOptionChoice } from "discord-api-types/v10";
-import type { Feature, Model, TillerUser } from "../../shared/client.ts";
+import type { TillerUser } from "../../shared/client.ts";
+import type { Feature, Model } from "../../shared/client-types.ts";
 import { refusal } from "./failure.ts";
 import type { Named } from "./render.ts";
 import { formatStrength, oneLine } from "./text.ts";
@@ -32,8 +33,16 @@ export async function findModel(tiller: TillerUser, id: string | undefined): Pro
   );
 }
 
-/** @throws TillerError `invalid_request` that says how to choose. */
-export async function findDirections(tiller: TillerUser, model: Model, chosen: Chosen): Promise<readonly Named[]> {
+/**
+ * @param unknown what a person reads who has to say how hard, because nothing tells a strength that shows.
+ * @throws TillerError `invalid_request` that says how to choose.
+ */
+export async function findDirections(
+  tiller: TillerUser,
+  model: Model,
+  chosen: Chosen,
+  unknown = "Give a strength: nothing says which one shows for this feature. Try 10, and then Stronger or Weaker.",
+): Promise<readonly Named[]> {
   const { feature, vector, preset, strength } = chosen;
   if ([feature, vector, preset].filter((each) => each !== undefined).length !== 1)
     throw refusal("Choose one direction: a feature, a vector or a preset. Each shows what there is as you type.");
@@ -47,8 +56,7 @@ export async function findDirections(tiller: TillerUser, model: Model, chosen: C
   }
   const known = feature === undefined ? await ofVector(tiller, model, at) : ofFeature(model, at);
   const hard = strength ?? known?.strength;
-  if (hard === undefined)
-    throw refusal("Give a strength: nothing says which one shows for this feature. Try 10, and then Stronger or Weaker.");
+  if (hard === undefined) throw refusal(unknown);
   const label = known?.label ?? (await tiller.labelOf(model.id, at.layer, at.index)) ?? `${at.layer}/${at.index}`;
   return [{ modelId: model.id, ...at, strength: hard, label }];
 }
@@ -102,6 +110,20 @@ const pick = ({ modelId, layer, index, strength, method }: Feature): Feature => 
   ...(method === undefined ? {} : { method }),
 });
 
+/** Layers as people write them: "3", "2, 3, 4", "2-5" or "all". @throws TillerError `invalid_request`. */
+export function parseLayers(text: string, { id, layers }: Pick<Model, "id" | "layers">): readonly number[] {
+  const all = Array.from({ length: layers }, (_, layer) => layer);
+  if (text.trim().toLowerCase() === "all") return all;
+  const ranges = text
+    .trim()
+    .split(/[\s,;]+/)
+    .map((part) => /^(\d{1,4})(?:-(\d{1,4}))?$/.exec(part))
+    .map((found) => (found === null ? undefined : { from: Number(found[1]), to: Number(found[2] ?? found[1]) }));
+  const isFit = ranges.every((range) => range !== undefined && range.from <= range.to && range.to < layers);
+  if (isFit) return all.filter((layer) => ranges.some((range) => range !== undefined && range.from <= layer && layer <= range.to));
+  throw refusal(`Write layers as 3, as 2,3,4, as 2-4, or as all: ${id} has the layers 0 to ${layers - 1}.`);
+}
+
 /** What fits to what was typed so far. */
 export async function suggestModels(tiller: TillerUser, typed: string): Promise<Choices> {
   return (await tiller.models())
@@ -127,6 +149,18 @@ export async function suggestFeatures(tiller: TillerUser, modelId: string | unde
     name: oneLine(`${label} · ${layer}${strength === undefined ? "" : ` · ${formatStrength(strength)}`}`),
     value,
   }));
+}
+
+/** The autoencoders of a model, by what is the same in the names of all layers: tales-res of 3-tales-res. */
+export const autoencodersOf = ({ sources }: Pick<Model, "sources">): readonly string[] => [
+  ...new Set(sources.filter(({ architecture }) => architecture !== "directions").map(({ id }) => id.replace(/^\d+-/, ""))),
+];
+
+export async function suggestAutoencoders(tiller: TillerUser, modelId: string | undefined, typed: string): Promise<Choices> {
+  return autoencodersOf(await findModel(tiller, modelId))
+    .filter((set) => fits(set, typed))
+    .slice(0, CHOICES)
+    .map((set) => ({ name: oneLine(set), value: set.slice(0, VALUE_CHARS) }));
 }
 
 export async function suggestVectors(tiller: TillerUser, modelId: string | undefined, typed: string): Promise<Choices> {

@@ -1,5 +1,5 @@
 // What a person reads when something failed: a sentence that says what to do, and the id to report it with.
-import { ServiceError } from "../../shared/client.ts";
+import { ServiceError } from "../../shared/client-calls.ts";
 import { ERRORS, TillerError } from "../../shared/errors.ts";
 import type { Answer, BotRoom } from "./asked.ts";
 import { cut, neutral } from "./text.ts";
@@ -16,7 +16,11 @@ export function failureAnswer(error: unknown, id: string, now: number = Date.now
   if (error.code === "invalid_request" && request === undefined) return toAnswer(error.message, undefined);
   const wait = error.retryAfterSeconds;
   const again = wait === undefined ? "" : ` You can try again <t:${Math.ceil(now / 1000 + wait)}:R>.`;
-  if (error.code === "rate_limited") return toAnswer("You have used up your steers of this hour.", request ?? id, again);
+  if (error.code === "rate_limited") {
+    const few = /This request counts as \d+, and \d+ are left\./.exec(error.message)?.[0];
+    const sentence = few === undefined ? "You have used up your steers of this hour." : `You have too few steers left in this hour. ${few}`;
+    return toAnswer(sentence, request ?? id, again);
+  }
   return toAnswer(error.message, request ?? id, again);
 }
 

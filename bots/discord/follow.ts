@@ -2,43 +2,13 @@
 // note of the bot's before the job begins, so that a bot that was killed keeps it.
 import type { RawFile } from "@discordjs/rest";
 import { type APIMessage, Routes } from "discord-api-types/v10";
-import { type Job, type Person, ServiceError, type Sides, type SteerBody, type TillerUser, type WholeJob } from "../../shared/client.ts";
+import type { TillerUser } from "../../shared/client.ts";
+import { ServiceError } from "../../shared/client-calls.ts";
+import type { Job, Sides, WholeJob } from "../../shared/client-types.ts";
 import { ERRORS, TillerError } from "../../shared/errors.ts";
 import { type Answer, type BotRoom, overwrite, toMessage } from "./asked.ts";
 import { failureAnswer, GONE, isDiscord, logFailure } from "./failure.ts";
-import { type Progress, steerMessage, type View } from "./render.ts";
-
-/** Where the answer goes: over the answer of an interaction, or over a message of the bot's. */
-export interface Target {
-  readonly channelId: string;
-  /** Of an interaction: good for 15 minutes. */
-  readonly token?: string;
-  /** The bot's message, when it has no interaction; absent = a new one is posted. */
-  readonly messageId?: string;
-  /** The message that a new one answers. */
-  readonly replyTo?: string;
-}
-
-/** Everything that is needed to keep it: also the body of the job, whose key is `id`. */
-export interface Promised {
-  /** Of the interaction or message that asked. */
-  readonly id: string;
-  readonly transport: BotRoom["transport"];
-  readonly person: Person;
-  readonly kind: Job["kind"];
-  readonly body: SteerBody;
-  readonly view: View;
-  readonly target: Target;
-  /** Of a conversation: which turn of which thread it is, and what was said. */
-  readonly turn?: { readonly threadId: string; readonly id: string; readonly name: string; readonly question: string };
-}
-
-/** How turns of conversations are shown; steers are shown as they are. */
-export interface Turns {
-  growing(promised: Promised, progress: Progress): Answer;
-  /** Also remembers the answer; it may be called twice for one job. @param left how many old messages had to be left out. */
-  done(promised: Promised, job: WholeJob, left: number): Promise<Answer>;
-}
+import type { Growing, Keeper, Keepers, Promised } from "./promised.ts";
 
 const EDIT_MS = 1000;
 /** How often a job is asked for, and how long apart, before its person reads that it failed. */
@@ -46,6 +16,8 @@ const START = { tries: 4, waitMs: 1000 } as const;
 /** Longer than any job may take. */
 const KEPT_S = 3 * 24 * 3600;
 const PREFIX = "promise:";
+/** Instead of an answer that only its person may see, where it came too late for that. */
+const LATE: Answer = { content: "what you asked for has ended. It took too long to show it to you alone: /vector list has what was kept." };
 
 export interface Promises {
   /** Notes it, keeps it, and forgets it. Never rejects: a failure is told in the message. */
@@ -54,8 +26,9 @@ export interface Promises {
   resume(): Promise<void>;
 }
 
-export function newPromises(room: BotRoom, turns: Turns): Promises {
+export function newPromises(room: BotRoom, keepers: Keepers): Promises {
   const { tiller } = room;
+  const keeperOf = ({ kind }: Promised) => keepers[kind] as Keeper;
   /** Kept at the moment in this process. */
   const busy = new Set<string>();
 
@@ -104,48 +77,46 @@ export function newPromises(room: BotRoom, turns: Turns): Promises {
   }
 
   /** @returns whether it is over, and not left to `resume`. */
-  async function watch(promised: Promised): Promise<boolean> {
-    const user = tiller.as(promised.person);
-    const { job, left } = await start(promised, user);
+  async function watch(given: Promised): Promise<boolean> {
+    const user = tiller.as(given.person);
+    const { promised, job } = await begin(given, user);
     const stop = new AbortController();
     const timer = Number.isFinite(room.patienceMs) ? setTimeout(() => stop.abort(), room.patienceMs) : undefined;
     try {
       const whole = await grow(promised, user, job, stop.signal);
       if (whole === undefined) return false;
-      await write(promised, await toAnswer(promised, whole, left));
+      await write(promised, await toAnswer(promised, whole, user));
       return true;
     } finally {
       clearTimeout(timer);
     }
   }
 
-  /** A conversation that has become too long for the model goes on without its oldest messages. */
-  async function start({ kind, body, id }: Promised, user: TillerUser): Promise<{ readonly job: Job; readonly left: number }> {
-    for (let left = 0, now = body; ; left += 2) {
-      try {
-        // The same request gets the same key, also after a restart.
-        return { job: await insist(() => user.startJob(kind, now, left === 0 ? id : `${id}-${left}`)), left };
-      } catch (error) {
-        const shorter = error instanceof TillerError && error.code === "prompt_too_long" ? withoutOldest(now) : undefined;
-        if (shorter === undefined) throw error;
-        now = shorter;
-      }
-    }
+  /** The job, which is noted: what it was made of may be gone when it is taken up again. */
+  async function begin(promised: Promised, user: TillerUser): Promise<{ readonly promised: Promised; readonly job: Job }> {
+    const { jobId } = promised;
+    if (jobId !== undefined) return { promised, job: await insist(() => user.job(jobId)) };
+    const begun = await insist(() => keeperOf(promised).start(promised, user));
+    const noted = { ...begun.promised, jobId: begun.job.id };
+    await insist(() => tiller.notes.put(PREFIX + promised.id, noted, { ttlSeconds: KEPT_S }));
+    return { promised: noted, job: begun.job };
   }
 
   /** Writes what there is, at most once a second. @returns the job at its end. */
   async function grow(promised: Promised, user: TillerUser, job: Job, signal: AbortSignal): Promise<WholeJob | undefined> {
     let texts: Sides = { STEERED: "", DEFAULT: "" };
     let { state, progress } = job;
+    /** What has come, of tokens or texts: the state tells of what comes after it too. */
+    let come = 0;
     let shown = 0;
     let gone = false;
     const show = async () => {
       if (gone || (state !== "queued" && state !== "running") || Date.now() - shown < EDIT_MS) return;
       shown = Date.now();
-      const now: Progress = { state, jobId: job.id, texts, tokens: progress.tokens, of: progress.of };
+      const done = Math.max(come, progress.tokens ?? progress.texts ?? 0);
+      const now: Growing = { state, jobId: job.id, texts, done, of: progress.of };
       // A message that somebody deleted, or that cannot be reached now, is no reason to stop the work.
-      const message = promised.kind === "steer" ? steerMessage(promised.view, now) : turns.growing(promised, now);
-      await edit(promised, message).catch((error: unknown) => {
+      await edit(promised, keeperOf(promised).growing(promised, now)).catch((error: unknown) => {
         gone = isDiscord(error, GONE.unknownMessage, GONE.invalidToken, GONE.unknownWebhook);
         logFailure(room, "progress", promised.id, error);
       });
@@ -154,30 +125,22 @@ export function newPromises(room: BotRoom, turns: Turns): Promises {
     for await (const { event, data } of user.follow(job.id, signal)) {
       if (event === "done") return data;
       if (event === "state") ({ state, progress } = data);
+      else if (event === "cells") come += data.cells.reduce((sum, { rows }) => sum + rows.length, 0);
       else {
         for (const { side, text } of data.tokens) texts = { ...texts, [side]: texts[side] + text };
-        progress = { ...progress, tokens: progress.tokens + data.tokens.length };
+        come += data.tokens.length;
       }
       await show();
     }
     return undefined;
   }
 
-  async function toAnswer(promised: Promised, job: WholeJob, left: number): Promise<Answer> {
+  async function toAnswer(promised: Promised, job: WholeJob, user: TillerUser): Promise<Answer> {
     if (job.state === "failed")
       throw new ServiceError((job.error?.code ?? "internal") as TillerError["code"], job.error?.message ?? "The job failed.", {
         requestId: job.id,
       });
-    if (promised.kind === "steer-chat") return turns.done(promised, job, left);
-    const { result } = job;
-    if (result === null) return steerMessage(promised.view, { state: "canceled", texts: job.partial ?? { STEERED: "", DEFAULT: "" } });
-    const { receipts } = result;
-    const sum = (numbers: readonly number[]) => numbers.reduce((all, each) => all + each, 0);
-    return steerMessage(promised.view, {
-      ...{ state: "succeeded", steerId: result.id, shareUrl: result.shareUrl, tokens: result.usage.completionTokens },
-      texts: { STEERED: result.STEERED as string, DEFAULT: result.DEFAULT as string },
-      changed: { positions: sum(receipts.map((each) => each.positions_changed)), of: sum(receipts.map((each) => each.positions)) },
-    });
+    return keeperOf(promised).done(promised, job, user);
   }
 
   async function edit({ target }: Promised, answer: Answer): Promise<void> {
@@ -196,7 +159,7 @@ export function newPromises(room: BotRoom, turns: Turns): Promises {
       if (!isDiscord(error, GONE.invalidToken, GONE.unknownWebhook)) throw error;
     }
     if (!room.hasToken) return room.log({ level: "warning", what: "late", id: promised.id });
-    const { body, files } = toMessage(answer);
+    const { body, files } = toMessage(promised.target.ephemeral === true ? LATE : answer);
     // The nonce makes the second try of a bot that was killed right after the first the same message.
     await post(
       promised.target.channelId,
@@ -229,11 +192,4 @@ export function newPromises(room: BotRoom, turns: Turns): Promises {
       await Promise.all(all.filter(({ value }) => value.transport === room.transport).map(({ value }) => carryOut(value)));
     },
   };
-}
-
-/** Without the first question and its answer; undefined when only one question is left. */
-function withoutOldest(body: SteerBody): SteerBody | undefined {
-  const { defaultChatMessages: messages = [] } = body;
-  if (messages.length < 3) return undefined;
-  return { ...body, defaultChatMessages: messages.slice(2), steeredChatMessages: messages.slice(2) };
 }

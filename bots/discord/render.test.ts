@@ -121,7 +121,8 @@ describe("the file of an answer", () => {
     const [prompt, DEFAULT, STEERED] = [`prompt ${text}`, `plain ${text}`, `steered ${text}`];
     const [file] = filesOf(view({ prompt }), succeeded({ DEFAULT, STEERED }));
     expect(file?.name).toBe(`steer-${STEER_ID}.txt`);
-    for (const whole of [prompt, DEFAULT, STEERED, "Joy 8", "tiller-tales"]) expect(file?.text).toContain(whole);
+    for (const whole of [prompt, DEFAULT, STEERED, "Joy 8", "tiller-tales"])
+      expect(file).toMatchObject({ text: expect.stringContaining(whole) });
   });
 
   it("is there when something is cut, whichever it is, and only then", () => {

@@ -1,12 +1,12 @@
 // Messages about steers: the plain and the steered text side by side, what was asked, and what can be done with it.
 import { type APIEmbed, ButtonStyle, ComponentType } from "discord-api-types/v10";
-import type { Feature, Sides } from "../../shared/client.ts";
+import type { Feature, Sides } from "../../shared/client-types.ts";
 import type { Answer } from "./asked.ts";
 import { cut, formatStrength, neutral, oneLine } from "./text.ts";
 
 const FIELD_CHARS = 1024;
 const PROMPT_CHARS = 1200;
-const COLOUR = 0x5b6ee1;
+export const COLOUR = 0x5b6ee1;
 
 /** A feature with the words that people know it by. */
 export interface Named extends Feature {
@@ -48,7 +48,7 @@ export function steerMessage(view: View, progress: Progress): Answer {
     footer: { text: footerOf(progress) },
   };
   if (progress.state !== "succeeded") {
-    return { embeds: [embed], components: writing ? [row(button("Stop", stopId(progress.jobId, view.ownerId), ButtonStyle.Danger))] : [] };
+    return { embeds: [embed], components: writing ? [stopRow(progress.jobId, view.ownerId)] : [] };
   }
   const { steerId, shareUrl } = progress;
   const isCut = description.length > PROMPT_CHARS || [texts.DEFAULT, texts.STEERED].some((text) => neutral(text).length > FIELD_CHARS);
@@ -99,7 +99,9 @@ export function readPress(customId: string): Press | undefined {
   return verb === undefined || about === undefined || ownerId === undefined ? undefined : { verb, about, ownerId };
 }
 
-const stopId = (jobId: string, ownerId: string): string => pressId({ verb: "stop", about: jobId, ownerId });
+/** Below everything that is still worked on. */
+export const stopRow = (jobId: string, ownerId: string) =>
+  row(button("Stop", pressId({ verb: "stop", about: jobId, ownerId }), ButtonStyle.Danger));
 
 /** Multiples of the strength on the select: enough to feel how the text changes, both ways. */
 const MULTIPLES = [-2, -1, -0.5, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3] as const;
@@ -135,8 +137,7 @@ function controls({ features, ownerId }: View, about: string, shareUrl: string):
 }
 
 type Part = object;
-const row = (...components: Part[]) => ({ type: ComponentType.ActionRow, components }) as NonNullable<Answer["components"]>[number];
+export const row = (...components: Part[]) => ({ type: ComponentType.ActionRow, components }) as NonNullable<Answer["components"]>[number];
 export const button = (label: string, custom_id: string, style: ButtonStyle = ButtonStyle.Secondary): Part => ({
   ...{ type: ComponentType.Button, style, label, custom_id },
 });
-export { row };

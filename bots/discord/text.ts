@@ -51,3 +51,13 @@ export function oneLine(text: string, max = 100): string {
 
 /** A strength as people write it. */
 export const formatStrength = (strength: number): string => String(Number(strength.toPrecision(4)));
+
+/** Numbers in columns, the first row being their names: a block of code, in which nothing of people's may stand. */
+export function table(rows: readonly (readonly string[])[]): string {
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
+  return `\`\`\`\n${rows.map((row) => row.map((cell, column) => cell.padStart(widths[column] ?? 0)).join("  ")).join("\n")}\n\`\`\``;
+}
+
+/** A measured number as people read it; a dash where there is none. */
+export const formatNumber = (value: number | null, digits = 2): string =>
+  value === null ? "–" : Math.abs(value) < 1000 ? value.toFixed(digits) : value.toExponential(1);

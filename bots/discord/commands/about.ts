@@ -29,8 +29,9 @@ export const link: Command = {
 
 const HELP = `Tiller pushes a language model along a direction inside it while it writes, and shows you the text without and with the push.
 **/steer** \`prompt: One day a little girl\` \`feature: happy\` writes both side by side; the buttons below make it stronger, weaker, turn it around, or try again.
+**/sweep** \`prompt: …\` \`feature: happy\` \`words: happy, glad\` measures many strengths at once, draws what each does, and suggests one.
 **/chat start** \`preset: …\` opens a thread where a steered model answers everybody; **/chat stop** ends it.
-**/vector new** \`name: …\` \`layer: 3\` keeps a direction of your own, pasted or from a file; **list**, **show**, **edit** and **delete** are for those you have.
+**/vector new** \`name: …\` \`layer: 3\` keeps a direction of your own, pasted or from a file; **derive** makes one of two files of texts; **list**, **show**, **edit** and **delete** are for those you have.
 **/models** and **/presets** show what there is. **/usage** shows what you have left. **/link** connects your account on the web.
 **/settings** is for those who manage this server: channels, tokens, presets.`;
 

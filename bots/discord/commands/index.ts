@@ -5,6 +5,7 @@ import { chat } from "./chat.ts";
 import { models, presets } from "./models.ts";
 import { settings } from "./settings.ts";
 import { steer } from "./steer.ts";
+import { sweep } from "./sweep.ts";
 import { vector } from "./vector.ts";
 
-export const COMMANDS: readonly Command[] = [steer, chat, vector, models, presets, usage, link, settings, help];
+export const COMMANDS: readonly Command[] = [steer, sweep, chat, vector, models, presets, usage, link, settings, help];

@@ -1,22 +1,28 @@
 // /steer: one prompt, plain and steered side by side; and the buttons below an answer.
 import { type APIApplicationCommandBasicOption, ApplicationCommandOptionType, ApplicationCommandType } from "discord-api-types/v10";
-import type { SavedSteer, SteerBody, TillerUser } from "../../../shared/client.ts";
+import type { TillerUser } from "../../../shared/client.ts";
+import type { SavedSteer, SteerBody } from "../../../shared/client-types.ts";
 import { METHODS, type Method } from "../../../shared/protocol.ts";
 import type { Asked } from "../asked.ts";
 import { type Command, type Options, type Pressed, selected } from "../command.ts";
 import { readControls, requireAllowed, TOKENS } from "../controls.ts";
 import { findDirections, findModel, suggestFeatures, suggestModels, suggestPresets, suggestVectors } from "../directions.ts";
 import { refusal } from "../failure.ts";
-import type { Promised, Promises } from "../follow.ts";
+import type { Promises } from "../follow.ts";
+import type { Promised } from "../promised.ts";
 import { type Named, type Press, STRONGER, type View } from "../render.ts";
 
 /** As `/api/steer` has them: methods whose one number is a strength. */
 const OFFERED = METHODS.filter((method) => method !== "PROJECTION_CLAMP");
-const USUAL = { tokens: 60, temperature: 0.7, freqPenalty: 0.5 } as const;
+export const USUAL = { tokens: 60, temperature: 0.7, freqPenalty: 0.5 } as const;
 const SEEDS = 100_000_000;
 const PROMPT_CHARS = 2000;
 
 const Type = ApplicationCommandOptionType;
+
+export const PROMPT: APIApplicationCommandBasicOption = {
+  ...{ type: Type.String, name: "prompt", description: "What the model writes on from", required: true, max_length: PROMPT_CHARS },
+};
 
 /** Options that say what to steer with, and how; /chat has the same. */
 export const STEERING: readonly APIApplicationCommandBasicOption[] = [
@@ -94,7 +100,7 @@ export const newSeed = (): number => Math.floor(Math.random() * SEEDS);
 const withoutLabel = ({ label: _, ...feature }: Named) => feature;
 
 /** What is promised for an interaction that was acknowledged with an answer of its own. */
-export function promise({ room, interaction, person, place }: Asked, view: View, body: SteerBody): Promised {
+export function promise({ room, interaction, person, place }: Asked, view: View, body: SteerBody): Promised<"steer"> {
   return {
     ...{ id: interaction.id, transport: room.transport, person, kind: "steer", body, view },
     target: { token: interaction.token, channelId: place.channelId },
@@ -104,10 +110,7 @@ export function promise({ room, interaction, person, place }: Asked, view: View,
 export const steer: Command = {
   data: {
     ...{ type: ApplicationCommandType.ChatInput, name: "steer", description: "Write on from a prompt, plain and steered side by side" },
-    options: [
-      { type: Type.String, name: "prompt", description: "What the model writes on from", required: true, max_length: PROMPT_CHARS },
-      ...STEERING,
-    ],
+    options: [PROMPT, ...STEERING],
   },
   acknowledge: () => "public",
   async run(asked, options, promises) {

@@ -336,13 +336,13 @@ describe("whatever happens", () => {
     const asked = world.discord.command("steer", { ...STEER, tokens: 250, seed: 9 }, at);
     await asked.until(({ embeds }) => /Writing|Waits/.test(embeds[0]?.footer?.text ?? ""));
     await bot.stop("SIGKILL");
+    // Nobody is connected when this one comes.
     const late = world.discord.command("steer", { ...STEER, tokens: 250, seed: 10 }, at);
+    late.expired = true;
     bot = await world.startBot();
     const message = await asked.until(isDone, 60_000);
     expect(message.embeds[0]?.title).toContain("tiller-tales");
-    // Nobody was connected when this one came.
     expect(late.acknowledged).toBeUndefined();
-    late.acknowledged = 0;
   });
 
   it("what takes longer than an interaction lives is posted into the channel", async () => {

@@ -17,6 +17,7 @@ interface Embed {
   readonly fields?: readonly { readonly name: string; readonly value: string }[];
   readonly footer?: { readonly text: string };
   readonly author?: { readonly name: string };
+  readonly image?: { readonly url: string };
 }
 interface Message {
   readonly content?: string;
@@ -92,7 +93,9 @@ function checkMessage(message: Message, files: readonly string[]): string[] {
   if (message.allowed_mentions?.parse?.length !== 0) problems.push("allowed_mentions.parse is not empty: somebody may be pinged");
   limit("content", message.content, 2000);
   let sum = 0;
-  for (const { title, description, fields = [], footer, author } of message.embeds ?? []) {
+  for (const { title, description, fields = [], footer, author, image } of message.embeds ?? []) {
+    const [, picture] = /^attachment:\/\/(.*)$/.exec(image?.url ?? "") ?? [];
+    if (picture !== undefined && !files.includes(picture)) problems.push(`the picture ${picture} is not attached`);
     limit("title", title, 256);
     limit("description", description, 4096);
     limit("footer", footer?.text, 2048);

@@ -343,6 +343,7 @@ async function parse(bytes: Buffer, type: string): Promise<{ body: unknown; file
   const form = await new Response(new Uint8Array(bytes), { headers: { "content-type": type } }).formData();
   const files: File[] = [];
   for (const [name, value] of form)
-    if (name !== "payload_json" && typeof value !== "string") files.push(Object.assign(value, { read: await value.text() }));
+    if (name !== "payload_json" && typeof value !== "string")
+      files.push(Object.assign(value, { read: value.type.startsWith("text/") ? await value.text() : "" }));
   return { body: JSON.parse(String(form.get("payload_json") ?? "{}")), files };
 }

@@ -18,6 +18,7 @@ export interface FakeFile {
   readonly id: string;
   readonly filename: string;
   readonly url: string;
+  /** Of a text. */
   readonly text: string;
 }
 export interface FakeMessage {
@@ -31,6 +32,7 @@ export interface FakeMessage {
     description?: string;
     fields?: { name: string; value: string; inline?: boolean }[];
     footer?: { text: string };
+    image?: { url: string };
   }[];
   components: {
     type: number;

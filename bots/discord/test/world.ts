@@ -17,6 +17,8 @@ export interface World {
   readonly url: string;
   /** The model that is served. */
   readonly model: string;
+  /** The bot's own. */
+  readonly key: string;
   /** Starts the bot and waits until it is connected. */
   startBot(args?: readonly string[], env?: Readonly<Record<string, string>>): Promise<Program>;
   /** Runs the bot's command line to its end. @param env settings other than this world's. */
@@ -71,7 +73,7 @@ export async function startWorld(): Promise<World> {
     return program;
   };
   return {
-    ...{ discord, url: edge.url, model: "tiller-tales", admin, cron: edge.cron },
+    ...{ discord, url: edge.url, model: "tiller-tales", key: String(key), admin, cron: edge.cron },
     service: (address, body) => call(address, body, { "x-api-key": String(key) }),
     async startBot(args = [], env = {}) {
       const program = run(args, env);
