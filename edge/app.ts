@@ -26,6 +26,8 @@ import { newPeople, type People } from "./people/store.ts";
 import type { RateLimiter } from "./rate-limit.ts";
 import { mountAccount } from "./routes/account.ts";
 import { mountCatalogue } from "./routes/catalogue.ts";
+import { mountCombine } from "./routes/combine.ts";
+import { mountDerive } from "./routes/derive.ts";
 import { mountDiscord } from "./routes/discord.ts";
 import { mountDocs } from "./routes/docs.ts";
 import { mountExplanations } from "./routes/explanations.ts";
@@ -34,6 +36,7 @@ import { mountHealth } from "./routes/health.ts";
 import { mountInternal } from "./routes/internal.ts";
 import { mountJobs } from "./routes/jobs.ts";
 import { mountLists } from "./routes/lists.ts";
+import { mountMixer } from "./routes/mix.tsx";
 import { mountModels } from "./routes/models.ts";
 import { EMBED_POLICY, mountPages } from "./routes/pages.tsx";
 import { mountPeople } from "./routes/people.ts";
@@ -44,6 +47,8 @@ import { mountSignIn } from "./routes/sign-in.tsx";
 import { mountSteer } from "./routes/steer.ts";
 import { mountSteerChat } from "./routes/steer-chat.ts";
 import { mountSteerLoad } from "./routes/steer-load.ts";
+import { mountSweepPages } from "./routes/sweep-pages.tsx";
+import { mountSweeps } from "./routes/sweeps.ts";
 import { mountVectorFiles } from "./routes/vector-files.ts";
 import { mountVectors } from "./routes/vectors.ts";
 import { mountWebhooks } from "./routes/webhooks.ts";
@@ -95,7 +100,7 @@ const EXPOSED = [
 ];
 
 /** Calls whose bodies are files. */
-const UPLOADS = /^\/api\/(vector\/upload|feature\/upload-batch)\/?$/;
+const UPLOADS = /^\/api\/(vector\/(upload|derive)|feature\/upload-batch)\/?$/;
 
 /** What a page of ours may load: its own style sheet and icon, no script at all. */
 const PAGE_POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -136,7 +141,7 @@ export function newApp(config: Config): OpenAPIHono<App> {
   const [small, large] = [limited(LIMITS.bodyBytes), limited(LIMITS.uploadBytes)];
   app.use("/api/*", (c, next) => (UPLOADS.test(c.req.path) ? large : small)(c, next));
   app.use("/internal/*", large);
-  for (const path of ["/discord/*", "/account/*", "/link/*"]) app.use(path, small);
+  for (const path of ["/discord/*", "/account/*", "/link/*", "/mix"]) app.use(path, small);
   const gate = newGate(config);
   app.use("/api/*", idempotent(config, gate));
   app.use(methodNotAllowed({ app, onMethodNotAllowed: refuseMethod }));
@@ -167,9 +172,12 @@ export function newApp(config: Config): OpenAPIHono<App> {
   mountSteerChat(room);
   mountSteerLoad(room);
   mountJobs(room);
+  mountSweeps(room);
   mountWebhooks(room, webhooks, service.startDelivery);
   mountVectors(room);
   mountVectorFiles(room);
+  mountDerive(room);
+  mountCombine(room);
   mountAccount(room);
   mountCatalogue(room);
   mountFeatures(room);
@@ -183,8 +191,10 @@ export function newApp(config: Config): OpenAPIHono<App> {
   mountPeople(room);
   mountDiscord(room);
   mountSignIn(room);
+  mountMixer(room);
   mountHealth(room);
   mountPages(room);
+  mountSweepPages(room);
   mountDocs(room);
 
   app.notFound((c) =>

@@ -24,8 +24,12 @@ describe("models", () => {
   it("are listed with their source sets, as the engine serves them", async () => {
     const tales = (await list()).find(({ id }) => id === "tiller-tales");
     expect(tales).toMatchObject({ dimension: 256, instruct: true, inferenceEnabled: true, visibility: "PUBLIC" });
-    expect(tales?.sourceSets.map(({ name }) => name).sort()).toEqual(["tales-directions", "tales-res"]);
-    expect(tales?.sourceSets.flatMap(({ sources }) => sources.map(({ id }) => id)).sort()).toEqual(["3-tales-directions", "3-tales-res"]);
+    expect(tales?.sourceSets.map(({ name }) => name).sort()).toEqual(["tales-directions", "tales-presets", "tales-res"]);
+    expect(tales?.sourceSets.flatMap(({ sources }) => sources.map(({ id }) => id)).sort()).toEqual([
+      "3-tales-directions",
+      "3-tales-presets",
+      "3-tales-res",
+    ]);
     expect(await json(await post("/api/model/get/", { id: "tiller-tales" }))).toEqual(tales);
     expect(await (await post("/api/model/get", { id: "none" })).json()).toBeNull();
   });

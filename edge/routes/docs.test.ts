@@ -11,7 +11,17 @@ const load = async () => (await (await call("/openapi.json")).json()) as Documen
 
 const DOCUMENTED = [
   ...["steer", "steer-chat", "steer-load", "steer/presets", "tokenize", "cossim", "search-all", "search-topk-by-token"],
-  ...["vector/new", "vector/get", "vector/list-owned", "vector/delete", "vector/update", "vector/upload", "vector/export"],
+  ...[
+    "vector/new",
+    "vector/get",
+    "vector/list-owned",
+    "vector/delete",
+    "vector/update",
+    "vector/upload",
+    "vector/export",
+    "vector/derive",
+    "vector/combine",
+  ],
   ...["activation/new", "activation/source", "activation/get", "activation/upload-batch", "activation/load"],
   ...["feature/{modelId}/{layer}/{index}", "features", "features-offset", "feature/upload-batch"],
   ...["explanation/search", "explanation/search-model", "explanation/search-release", "explanation/search-all"],
@@ -22,6 +32,7 @@ const DOCUMENTED = [
   ...["user/api-key", "user/keys/new", "user/keys/list", "user/keys/revoke", "user/usage"],
   ...["admin/user/new", "admin/user/list", "admin/user/update", "admin/user/revoke-keys"],
   ...["jobs", "jobs/{id}", "jobs/{id}/events", "webhooks", "webhooks/{id}", "webhooks/deliveries", "webhooks/deliveries/{id}"],
+  ...["sweeps", "sweeps/{id}"],
   ...["share/update", "share/delete", "share/list-owned", "share/list"],
 ].map((path) => `/api/${path}`);
 

@@ -186,7 +186,7 @@ describe("readings that cannot be answered", () => {
       "/api/activation/new",
       { feature: { ...feature, layer: "9-none" }, customText: TEXT },
       404,
-      /Its sources are: 3-tales-directions, 3-tales-res/,
+      /Its sources are: 3-tales-directions, 3-tales-presets, 3-tales-res/,
     ],
     ["/api/activation/new", { feature: { ...feature, index: "1.5" }, customText: TEXT }, 400, /^feature\.index must be a whole number/],
     ["/api/activation/new", { feature, customText: "word ".repeat(400) }, 400, /tokens long; this model takes at most 256/],
