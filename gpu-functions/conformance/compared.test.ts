@@ -2,14 +2,14 @@
 import { cpSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { encodeFloat32 } from "../../shared/base64.ts";
 import { type Edit, GenerateRequest, type GenerateResult } from "../../shared/protocol.ts";
 import { ScoreRequest } from "../../shared/readings.ts";
 import { fixtures } from "../cpu/fixture.ts";
 import { divergenceOf } from "../cpu/reading.ts";
 import { klDivergence, predict } from "../cpu/sampler.ts";
-import { type Engine, loadEngine } from "./engine.ts";
+import { type Engine, loadEngine, ROUNDING } from "./engine.ts";
 
 const MODEL = "tiny-compared";
 const temporary = mkdtempSync(path.join(tmpdir(), "compared-"));
@@ -91,6 +91,39 @@ describe("rows that are compared", () => {
     const { result } = await generate({ rows });
     for (const [i, row] of result.rows.entries())
       expect(row.compared?.plain.kl).toBeCloseTo(whole.result.rows[i]?.compared?.plain.kl as number, 5);
+  });
+
+  it("are the same in any order, and beside others or fewer of them", async () => {
+    const whole = await generate();
+    const names = Object.keys(ROWS).reverse();
+    for (const some of [names, names.slice(0, 2)]) {
+      const { result } = await generate({ rows: some.map((name) => ({ name, edits: ROWS[name] ?? [] })) });
+      for (const row of result.rows) {
+        const { plain, values } = whole.result.rows.find(({ name }) => name === row.name)?.compared ?? {};
+        for (const key of ["logprob", "kl"] as const)
+          expect(Math.abs((row.compared?.plain[key] as number) - (plain?.[key] as number))).toBeLessThanOrEqual(ROUNDING * 20);
+        for (const [target, each] of (row.compared?.values ?? []).entries())
+          for (const [t, value] of each.entries())
+            expect(Math.abs(value - (values?.[target]?.[t] as number))).toBeLessThanOrEqual(ROUNDING);
+      }
+    }
+  });
+
+  it("end when their caller leaves while they are read", async () => {
+    const controller = new AbortController();
+    const rows = Object.entries(ROWS).map(([name, edits]) => ({ name, edits }));
+    const sampling = { temperature: 0.8, seed: 5 };
+    const request = GenerateRequest.parse({ model: MODEL, prompt: PROMPT, rows, sampling, max_tokens: 60, compare: {} });
+    let done = false;
+    const read = async () => {
+      for await (const { event, data } of engine.generate(request, controller.signal)) {
+        if (event === "token" && data.index === 59) controller.abort();
+        done ||= event === "done";
+      }
+    };
+    await read().catch((error: Error) => expect(error.message).toMatch(/cancelled|aborted/));
+    expect(done).toBe(false);
+    await vi.waitFor(() => expect(engine.model(MODEL).scheduler.load()).toEqual({ rows: 0, waiting: 0 }));
   });
 
   it("are refused with a target that does not fit, before anything is written", async () => {
