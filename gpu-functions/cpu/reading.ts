@@ -200,23 +200,23 @@ function divergence({ logProbs, probs }: Prediction, q: Float32Array): number {
 }
 
 /** exp(-k / EXP_STEPS), down to masses of which a whole vocabulary is no part of a KL that anybody sees. */
-const EXP_STEPS = 16;
+const EXP_STEPS = 1024;
 const EXP_LEAST = 40;
 const EXP = Float64Array.from({ length: EXP_LEAST * EXP_STEPS }, (_, k) => Math.exp(-k / EXP_STEPS));
 
 /**
- * KL(p || q) in nats of two distributions' logarithms, in float64, with exp to a relative error of 1e-8: Math.exp of every token of a
+ * KL(p || q) in nats of two distributions' logarithms, in float64, with exp to a relative error of 2e-10: Math.exp of every token of a
  * vocabulary would take a fourth of the time of the model. Never below 0.
  */
 export function divergenceOf(p: ArrayLike<number>, q: ArrayLike<number>): number {
   let sum = 0;
   for (let id = 0; id < p.length; id++) {
     const logarithm = p[id] as number;
-    const depth = logarithm < 0 ? -logarithm : 0;
-    if (!(depth < EXP_LEAST)) continue;
-    const k = (depth * EXP_STEPS) | 0;
-    const r = depth - k / EXP_STEPS;
-    sum += (EXP[k] as number) * (1 - r * (1 - (r / 2) * (1 - (r / 3) * (1 - r / 4)))) * (logarithm - (q[id] as number));
+    const depth = -logarithm * EXP_STEPS;
+    if (!(depth < EXP_LEAST * EXP_STEPS)) continue;
+    const k = depth | 0;
+    const r = (depth - k) / EXP_STEPS;
+    sum += (EXP[k] as number) * (1 - r * (1 - r / 2)) * (logarithm - (q[id] as number));
   }
   return Math.max(0, sum);
 }
