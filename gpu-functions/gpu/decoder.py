@@ -1,8 +1,9 @@
 """The hooked decoder: one forward for every family, over a KV cache of slots, with the edits of each slot at every boundary.
 
-Boundary b of the residual stream lies before layer b; boundary `layers` lies after the last. The stream and the norms are float32 whatever
-the matrices are: in bfloat16 an edit of less than a 256th of a value would be rounded away. Everything is a function of tensors of fixed
-shapes, so that one call can be captured as a CUDA graph; nothing here waits for the device.
+Boundary b of the residual stream lies before layer b; boundary `layers` lies after the last. Everything but the matrices and the cache is
+float32 whatever these are: in bfloat16 an edit of less than a 256th of a value would be rounded away, and logits would be off by as much as
+a weak edit moves them. Everything is a function of tensors of fixed shapes, so that one call can be captured as a CUDA graph; nothing here
+waits for the device.
 """
 
 from collections.abc import Collection
@@ -83,14 +84,14 @@ class Decoder:
 
         x = boundary(0, self.embed(ids, positions))
         for i, layer in enumerate(w.layers):
-            attended = self.attend(i, layer, self.read(x, layer.before_attention), positions, slots, limit)
+            attended = self.attend(i, layer, self.norm(x, layer.before_attention), positions, slots, limit)
             x = x + (attended if layer.after_attention is None else self.norm(attended, layer.after_attention))
-            added = self.mlp(layer, self.read(x, layer.before_mlp))
+            added = self.mlp(layer, self.norm(x, layer.before_mlp))
             x = x + (added if layer.after_mlp is None else self.norm(added, layer.after_mlp))
             x = boundary(i + 1, x)
         if heads is not None:
             x = x[:, x.shape[1] - heads :]
-        return self.unembed(self.read(x, w.last))
+        return self.unembed(product(self.norm(x, w.last), w.head))
 
     def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
         """The stream before the first layer, float32."""
@@ -101,26 +102,15 @@ class Decoder:
             x = x * self.embedding_scale
         return x if w.positions is None else x + w.positions[positions]
 
-    def unembed(self, x: Tensor) -> Tensor:
-        """Logits, float32, of what the last norm gives."""
-        head, cap = self.weights.head, self.spec.logit_cap
-        # The sums are float32 in any case, and stay so: a logit of 20 in bfloat16 is off by up to a sixteenth.
-        flat = x.reshape(-1, x.shape[-1])
-        logits = torch.mm(flat, head.T, out_dtype=torch.float32) if x.is_cuda and x.dtype != torch.float32 else flat.float() @ head.T.float()
-        logits = logits.view(*x.shape[:-1], logits.shape[-1])
+    def unembed(self, logits: Tensor) -> Tensor:
+        cap = self.spec.logit_cap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
-    def read(self, x: Tensor, norm: Norm) -> Tensor:
-        """What a branch reads of the stream, in the type of the matrices."""
-        return self.norm(x, norm).to(self.weights.embedding.dtype)
-
     def norm(self, x: Tensor, norm: Norm) -> Tensor:
-        """float32, whatever x is."""
         eps = self.spec.norm_eps
-        wide = x.float()
         if norm.bias is not None:
-            return F.layer_norm(wide, x.shape[-1:], norm.weight, norm.bias, eps)
-        return wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * norm.weight
+            return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, eps)
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * norm.weight
 
     def mlp(self, layer: Layer, x: Tensor) -> Tensor:
         hidden = linear(x, layer.up)
@@ -138,17 +128,17 @@ class Decoder:
         split = [heads, kv_heads, kv_heads]
         q, k, v = linear(x, layer.qkv).view(batch, length, sum(split), spec.head_dim).split(split, 2)
         if layer.query_norm is not None and layer.key_norm is not None:
-            q, k = self.norm(q, layer.query_norm).to(x.dtype), self.norm(k, layer.key_norm).to(x.dtype)
+            q, k = self.norm(q, layer.query_norm), self.norm(k, layer.key_norm)
         if self.cos is not None and self.sin is not None:
             cos, sin = self.cos[positions].unsqueeze(2), self.sin[positions].unsqueeze(2)
             q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         at = (slots.unsqueeze(1).expand_as(positions), positions)
-        self.keys[i].index_put_(at, k)
-        self.values[i].index_put_(at, v)
-        keys, values = (cache[i][slots, :limit] for cache in (self.keys, self.values))
+        for cache, new in ((self.keys, k), (self.values, v)):
+            cache[i].index_put_(at, new.to(cache.dtype))
+        keys, values = (cache[i][slots, :limit].float() for cache in (self.keys, self.values))
         # [B, kv_heads, heads of each, T, limit]: a key's head serves several queries' heads.
         q = q.view(batch, length, kv_heads, heads // kv_heads, spec.head_dim)
-        scores = torch.einsum("btghd,bsgd->bghts", q, keys).float() * spec.scales[i]
+        scores = torch.einsum("btghd,bsgd->bghts", q, keys) * spec.scales[i]
         if spec.score_cap is not None:
             scores = spec.score_cap * torch.tanh(scores / spec.score_cap)
         seen = torch.arange(limit, device=x.device)
@@ -157,18 +147,45 @@ class Decoder:
         if window is not None:
             visible &= seen > positions.unsqueeze(-1) - window
         scores = scores.masked_fill(~visible[:, None, None], float("-inf"))
-        attended = torch.einsum("bghts,bsgd->btghd", scores.softmax(-1).to(x.dtype), values)
+        attended = torch.einsum("bghts,bsgd->btghd", scores.softmax(-1), values)
         return linear(attended.reshape(batch, length, heads * spec.head_dim), layer.out)
 
 
 def linear(x: Tensor, part: Linear) -> Tensor:
-    return F.linear(x, part.weight, part.bias)
+    y = product(x, part.weight)
+    return y if part.bias is None else y + part.bias
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """
+    x [..., in] times weight [out, in] transposed, float32. A matrix of 16 bits meets x as two rows of 16 bits each: what x is rounded to,
+    and what that leaves of it. Rounded once, a model's activations cost as much exactness as its weights; the second row costs little where
+    the product waits for the matrix to be read.
+    """
+    if weight.dtype == torch.float32:
+        return F.linear(x, weight)
+    flat = x.reshape(-1, x.shape[-1])
+    high = flat.to(weight.dtype)
+    return joined(times(torch.cat([high, (flat - high).to(weight.dtype)]), weight)).view(*x.shape[:-1], weight.shape[0])
+
+
+def times(x: Tensor, weight: Tensor) -> Tensor:
+    """x [R, in] times weight [out, in] transposed, of one type; [R, out], float32."""
+    if x.dtype == torch.float32:
+        return F.linear(x, weight)
+    # Products of 16 bits are exact in float32, and so are its sums.
+    return torch.mm(x, weight.T, out_dtype=torch.float32) if x.is_cuda else F.linear(x.float(), weight.float())
+
+
+def joined(parts: Tensor) -> Tensor:
+    """[2 R, ...] of the parts of R rows: their sums, [R, ...]."""
+    return parts.view(2, -1, *parts.shape[1:]).sum(0)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turns the pairs (i, i + head_dim / 2). x: [B, T, heads, head_dim]; cos, sin: [B, T, 1, head_dim / 2]."""
-    a, b = x.float().chunk(2, -1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
 
 def rope_tables(rope: Rope, head_dim: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,9 @@ import { DeviceEncoders } from "./encoders.ts";
 import type { Python } from "./python.ts";
 import { DeviceRunner } from "./runner.ts";
 
-export interface GpuEngineOptions extends Pick<DeviceSettings, "device" | "dtype" | "kernels" | "threads"> {
+export interface GpuEngineOptions extends Pick<DeviceSettings, "device" | "kernels" | "threads"> {
+  /** The type of the matrices; "auto" is float16 where the checkpoint is, which loses nothing, and bfloat16 elsewhere. */
+  readonly dtype: DeviceSettings["dtype"] | "auto";
   /** Model directories in Hugging Face layout; a model's id is its directory's name. */
   readonly directories: readonly string[];
   /** The Python that has PyTorch. */
@@ -52,15 +54,23 @@ export async function loadGpuEngine(options: GpuEngineOptions): Promise<GpuEngin
   return { ...newEngine(pool), phases: () => ofDevices(({ phases }) => phases), processes: () => ofDevices(({ pid }) => pid) };
 }
 
-function knownModel(directory: string, { dtype, cacheBytes, slots = MOST_SLOTS }: GpuEngineOptions): KnownModel {
+function knownModel(directory: string, { dtype: wanted, cacheBytes, slots = MOST_SLOTS }: GpuEngineOptions): KnownModel {
   const known = readModel(directory, Number.MAX_SAFE_INTEGER, "none");
+  const dtype = typeOf(known, wanted);
   const bytes = dtype === "float32" ? 4 : 2;
   const plan: MemoryPlan = planMemory(known.shape, known.checkpoint.parameters * bytes, cacheBytes, { most: slots, bytes });
   return { ...known, plan, info: { ...known.info, context: plan.cacheLength, rows: plan.slots, dtype } };
 }
 
+function typeOf({ checkpoint }: KnownModel, wanted: GpuEngineOptions["dtype"]): DeviceSettings["dtype"] {
+  if (wanted !== "auto") return wanted;
+  const tensors = [...checkpoint.tensors.values()];
+  return tensors.every(({ dtype }) => dtype === "F16") ? "float16" : "bfloat16";
+}
+
 async function openModel(known: KnownModel, options: GpuEngineOptions, started: (device: Device) => void): Promise<Model> {
-  const { device, dtype, kernels, threads, python, log } = options;
+  const { device, kernels, threads, python, log } = options;
+  const dtype = typeOf(known, options.dtype);
   const { slots, cacheLength: context } = known.plan;
   const { id } = known.info;
   let closed = false;

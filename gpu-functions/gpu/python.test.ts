@@ -99,6 +99,18 @@ describe.skipIf(!torch)("on the bundled model", () => {
     ...{ max_tokens: 40, kl_baseline: "plain", ...more },
   });
 
+  it("with the checkpoint's own 16 bits it writes the CPU engine's likeliest texts too", async () => {
+    const half = await loadGpuEngine({ ...gpuOptions, dtype: "auto" });
+    try {
+      expect(half.models().map(({ dtype }) => dtype)).toEqual(["float16"]);
+      const likeliest = body({ temperature: 0, frequency_penalty: 0.4 });
+      const [wanted, found] = await Promise.all([write(cpu, likeliest), write(half, likeliest)]);
+      expect(found.result.rows.map(({ text }) => text)).toEqual(wanted.result.rows.map(({ text }) => text));
+    } finally {
+      await half.close();
+    }
+  });
+
   it.each([
     ["the likeliest", { temperature: 0, frequency_penalty: 0.4 }],
     ["drawn", { temperature: 0.8, top_p: 0.95, top_k: 60, frequency_penalty: 0.3, presence_penalty: 0.1 }],

@@ -13,7 +13,7 @@ from .config import Spec, read_spec
 
 @dataclass(frozen=True)
 class Linear:
-    """y = x W^T + b. weight: [out, in]; bias: [out] or None."""
+    """y = x W^T + b. weight: [out, in]; bias: [out], float32 whatever the matrix is, or None."""
 
     weight: Tensor
     bias: Tensor | None = None
@@ -48,7 +48,7 @@ class Weights:
     embedding: Tensor
     """[vocab, width]"""
     positions: Tensor | None
-    """[context, width] where positions are learned."""
+    """[context, width], float32, where positions are learned."""
     layers: tuple[Layer, ...]
     last: Norm
     head: Tensor
@@ -80,11 +80,11 @@ class Checkpoint:
         """Products of one input as one: a part without a bias has zeros where another has one."""
         parts = [self.get(f"{name}.weight") for name in names]
         weight = torch.cat([part.T if transposed else part for part in parts]).contiguous()
-        biases = [self.get(f"{name}.bias") if self.has(f"{name}.bias") else None for name in names]
+        biases = [self.get(f"{name}.bias", torch.float32) if self.has(f"{name}.bias") else None for name in names]
         if all(bias is None for bias in biases):
             return Linear(weight)
         sizes = [part.shape[1 if transposed else 0] for part in parts]
-        return Linear(weight, torch.cat([weight.new_zeros(n) if b is None else b for b, n in zip(biases, sizes, strict=True)]))
+        return Linear(weight, torch.cat([weight.new_zeros(n, dtype=torch.float32) if b is None else b for b, n in zip(biases, sizes, strict=True)]))
 
     def norm(self, name: str, plus_one: bool = False) -> Norm:
         weight = self.get(f"{name}.weight", torch.float32)
@@ -120,7 +120,7 @@ def load_gpt(spec: Spec, c: Checkpoint) -> Weights:
 
     embedding = c.get(f"{root}wte.weight")
     layers = tuple(map(layer, range(spec.layers)))
-    return Weights(embedding, c.get(f"{root}wpe.weight"), layers, c.norm(f"{root}ln_f"), embedding)
+    return Weights(embedding, c.get(f"{root}wpe.weight", torch.float32), layers, c.norm(f"{root}ln_f"), embedding)
 
 
 def load_llama(spec: Spec, c: Checkpoint) -> Weights:
