@@ -110,8 +110,7 @@ def join_kernel(
         if MEASURE:
             tl.store(measured + row * measured_stride + columns, relative)
     tl.store(x + row * width + at, wide, mask=mask)
-    if FORM != 0:
-        keep(h, row * width + at, h_split, normed(wide, mask, weight, bias, at, eps, width, FORM), mask, DTYPE)
+    keep(h, row * width + at, h_split, normed(wide, mask, weight, bias, at, eps, width, FORM), mask, DTYPE)
 
 
 @triton.jit

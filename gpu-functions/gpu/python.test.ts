@@ -21,7 +21,7 @@ const tests = [
   "test_loop",
   ...((await hasModule(python, "modal")) ? ["test_modal_app"] : []),
   // In Triton's interpreter, where there is no GPU.
-  ...((await hasModule(python, "triton")) ? ["test_kernels"] : []),
+  ...((await hasModule(python, "triton")) ? ["test_kernels", "test_compile"] : []),
 ];
 if (!torch) {
   const sentence =
