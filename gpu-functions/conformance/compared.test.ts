@@ -3,6 +3,7 @@ import { cpSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import type { z } from "zod";
 import { encodeFloat32 } from "../../shared/base64.ts";
 import { type Edit, GenerateRequest, type GenerateResult } from "../../shared/protocol.ts";
 import { ScoreRequest } from "../../shared/readings.ts";
@@ -33,6 +34,7 @@ const edit = (more: Partial<Edit> = {}): Edit => ({
 });
 const PROMPT = "The sun rose over the sea.";
 const TARGETS = [{ vector: wave(1), point: "blocks.1.hook_resid_post" }, { feature: { model: MODEL, source: "2-standard", index: 3 } }];
+const SAMPLING = { temperature: 0.8, seed: 8 };
 const ROWS: Record<string, Edit[]> = {
   plain: [],
   added: [edit()],
@@ -41,14 +43,15 @@ const ROWS: Record<string, Edit[]> = {
   "of generated tokens": [edit({ positions: "generated", schedule: { kind: "ramp", tokens: 5 } })],
 };
 
-async function generate(more: Partial<GenerateRequest> = {}): Promise<{ result: GenerateResult; idsOf: (row: string) => number[] }> {
+async function generate(
+  more: Partial<z.input<typeof GenerateRequest>> = {},
+): Promise<{ result: GenerateResult; idsOf: (row: string) => number[] }> {
   const rows = Object.entries(ROWS).map(([name, edits]) => ({ name, edits }));
-  const sampling = { temperature: 0.8, seed: 5 };
   const request = GenerateRequest.parse({
     model: MODEL,
     prompt: PROMPT,
     rows,
-    sampling,
+    sampling: SAMPLING,
     max_tokens: 20,
     compare: { targets: TARGETS },
     ...more,
@@ -62,15 +65,25 @@ async function generate(more: Partial<GenerateRequest> = {}): Promise<{ result: 
 }
 
 describe("rows that are compared", () => {
-  it("have what /score says of their tokens with and without their edits", async () => {
-    const { result, idsOf } = await generate();
-    const items = Object.entries(ROWS).map(([name, edits]) => ({ prompt: PROMPT, ids: idsOf(name), edits }));
+  // Of a long text, what lies below the edits is kept while it is written, up to its last token.
+  it.each([
+    ["of a few tokens", 20, {}],
+    ["of many", 140, {}],
+    ["of many, up to a stop string", 140, { stop: ["e", "a"] }],
+    ["of two after a long prompt", 2, {}, PROMPT.repeat(11)],
+  ])("%s have what /score says of their tokens with and without their edits", async (_, max_tokens, more, prompt = PROMPT) => {
+    const { result, idsOf } = await generate({ max_tokens, prompt, sampling: { ...SAMPLING, ...more } });
+    const items = Object.entries(ROWS).map(([name, edits]) => ({ prompt, ids: idsOf(name), edits }));
     const scored = await engine.score(ScoreRequest.parse({ model: MODEL, items, compare: true, targets: TARGETS }), never());
     for (const [i, { name, compared }] of result.rows.entries()) {
       const wanted = scored.items[i];
-      for (const key of ["logprob", "perplexity", "kl"] as const)
-        expect(compared?.plain[key], `${key} of ${name}`).toBeCloseTo(wanted?.plain?.[key] as number, 4);
-      expect(compared?.values.map((each) => each.length)).toEqual(TARGETS.map(() => 20));
+      // Of their length: sums of more numbers differ by more.
+      const length = idsOf(name).length;
+      const close = (found: number, sum: number) => expect(Math.abs(found - sum), name).toBeLessThan(5e-5 * Math.max(1, length / 20));
+      close(compared?.plain.logprob as number, wanted?.plain?.logprob as number);
+      for (const key of ["perplexity", "kl"] as const)
+        expect(compared?.plain[key], `${key} of ${name}`).toBeCloseTo(wanted?.plain?.[key] as number, 3);
+      expect(compared?.values.map((each) => each.length)).toEqual(TARGETS.map(() => length));
       for (const [target, values] of (wanted?.values ?? []).entries())
         for (const [t, value] of values.entries()) expect(compared?.values[target]?.[t], `${name} at ${t}`).toBeCloseTo(value, 3);
     }
@@ -79,16 +92,22 @@ describe("rows that are compared", () => {
     expect(kl("added")).toBeGreaterThan(0.001);
   });
 
-  it("write the same texts with the same receipts as rows that are not", async () => {
-    const [compared, alone] = [await generate(), await generate({ compare: undefined })];
+  it.each([
+    [20, {}, "length"],
+    [140, {}, "length"],
+    [140, { stop: ["e", "a"] }, "stop"],
+  ])("write the same texts with the same receipts as rows that are not, of %i tokens with %o", async (max_tokens, more, end) => {
+    const request = { max_tokens, sampling: { ...SAMPLING, ...more } };
+    const [compared, alone] = [await generate(request), await generate({ ...request, compare: undefined })];
+    expect(alone.result.rows.find(({ name }) => name === "added")?.finish_reason).toBe(end);
     expect(alone.result.rows.map(({ compared: found }) => found)).toEqual(Object.keys(ROWS).map(() => undefined));
     expect(compared.result.rows.map(({ compared: _, ...row }) => row)).toEqual(alone.result.rows);
   });
 
-  it("are the same when an earlier run wrote some of their tokens", async () => {
-    const whole = await generate();
+  it.each([20, 140])("are the same when an earlier run wrote some of their %i tokens", async (max_tokens) => {
+    const whole = await generate({ max_tokens });
     const rows = Object.entries(ROWS).map(([name, edits], i) => ({ name, edits, generated: whole.idsOf(name).slice(0, 3 * i) }));
-    const { result } = await generate({ rows });
+    const { result } = await generate({ rows, max_tokens });
     for (const [i, row] of result.rows.entries())
       expect(row.compared?.plain.kl).toBeCloseTo(whole.result.rows[i]?.compared?.plain.kl as number, 5);
   });
@@ -112,8 +131,7 @@ describe("rows that are compared", () => {
   it("end when their caller leaves while they are read", async () => {
     const controller = new AbortController();
     const rows = Object.entries(ROWS).map(([name, edits]) => ({ name, edits }));
-    const sampling = { temperature: 0.8, seed: 5 };
-    const request = GenerateRequest.parse({ model: MODEL, prompt: PROMPT, rows, sampling, max_tokens: 60, compare: {} });
+    const request = GenerateRequest.parse({ model: MODEL, prompt: PROMPT, rows, sampling: SAMPLING, max_tokens: 60, compare: {} });
     let done = false;
     const read = async () => {
       for await (const { event, data } of engine.generate(request, controller.signal)) {

@@ -46,7 +46,7 @@ async function residualsOf(text: string, boundary: number): Promise<Float32Array
   const found: Float32Array[] = [];
   for (let start = 0; start < ids.length; start += 128) {
     const chunk = ids.slice(start, start + 128);
-    const stream = (await session.prefill(0, chunk, start, [], [boundary])).captured(boundary);
+    const stream = (await session.prefill(0, chunk, start, [], { captures: [boundary] })).captured(boundary);
     for (let t = 0; t < chunk.length; t++) found.push(stream.slice(t * width, (t + 1) * width));
   }
   return found;

@@ -25,7 +25,7 @@ describe.each(STORAGES)("a batch of %s in %s", (name, storage) => {
       const texts = lengths.map(textOf);
       const wanted: Float32Array[][] = [];
       for (const text of texts) {
-        const step = await session.prefill(0, text, 0, [], all);
+        const step = await session.prefill(0, text, 0, [], { captures: all });
         wanted.push(all.map((b) => step.captured(b).slice()));
       }
       for (const boundaries of [[0], [1], [layers], all]) {

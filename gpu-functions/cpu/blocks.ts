@@ -10,7 +10,8 @@
 //   ordered graphs also:  edit_cross_b [B, R, R]   edit_scale_b, edit_offset_b, edit_low_b, edit_high_b, edit_edge_b [B, 1, R]
 // Outputs: logits, log_probs = log softmax(logits), probs = softmax(logits inv_temperature) [N, V]; the TOP greatest of log_probs with
 //   their ids: top_values [N, TOP], top_ids int32 [N, TOP] (ties by lower id);
-//   present_k_l, present_v_l (the same memory as past); resid_b [B, T, D] after the boundary's edits;
+//   present_k_l, present_v_l (the same memory as past); resid_b [B, T, D] after the boundary's edits, before_b before them (of the boundaries
+//   after the first);
 //   stats [B, T, (L + 1) (R + 2)]: per boundary the R reads, ||h||^2 before the edits, ||delta||^2 that was added.
 import { LIMITS } from "../../shared/protocol.ts";
 import { DataType, GraphWriter } from "./onnx.ts";
@@ -270,6 +271,7 @@ export class DecoderGraph {
     const gains = this.variant === "ordered" ? this.orderedGains(b, reads) : reads;
     const delta = w.op("Add", [w.op("MatMul", [gains, write]), add]);
     this.stats.push(reads, this.squaredNorm(x), this.squaredNorm(delta));
+    if (b > this.from) w.output(w.op("Identity", [x], {}, `before_${b}`), DataType.FLOAT, dims);
     const edited = w.op("Add", [x, delta], {}, `resid_${b}`);
     return w.output(edited, DataType.FLOAT, dims);
   }

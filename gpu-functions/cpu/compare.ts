@@ -1,19 +1,13 @@
 // Texts of a generation that are read without their edits when it has ended (`compare` of /generate).
-import type { GenerateRequest, GenerateResult } from "../../shared/protocol.ts";
-import { planProbe } from "./activations.ts";
+import type { GenerateResult } from "../../shared/protocol.ts";
 import type { Generation } from "./generation.ts";
 import { type KnownModel, type Model, planEdits } from "./model.ts";
 import { scoreTexts } from "./score.ts";
 
-/** Checks the targets. @throws TillerError naming the target and what is allowed. */
-export const planComparison = (known: KnownModel, { compare }: GenerateRequest, modelOf: (id: string) => KnownModel) =>
-  compare?.targets.map((target, i) => planProbe(known, target, i, modelOf));
-
 /** The generation's result with what every row's text is to the model without its edits. @throws TillerError as /score. */
 export async function compareRows(
   model: Model,
-  { request, rows }: Generation,
-  probes: NonNullable<ReturnType<typeof planComparison>>,
+  { request, rows, probes = [] }: Generation,
   result: GenerateResult,
   modelOf: (id: string) => KnownModel,
   signal: AbortSignal,
@@ -22,7 +16,7 @@ export async function compareRows(
   const texts = written.map(({ name, prompt, generated, kept }) => {
     const edits = request.rows.find((row) => row.name === name)?.edits ?? [];
     return {
-      ...{ prompt, text: generated, steered: kept },
+      ...{ prompt, text: generated, steered: kept?.logProbs, below: kept?.below(generated.length) },
       edits: planEdits(model, edits, prompt, request.steer_special_tokens, modelOf),
     };
   });

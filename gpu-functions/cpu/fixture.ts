@@ -109,7 +109,7 @@ export class Fixture {
       const end = edits.changesAt(start, limit);
       session.edits.set(slot, edits.at(start));
       const all = Array.from({ length: end - start }, (_, t) => t);
-      const step = await session.prefill(slot, ids.slice(start, end), start, all, boundaries);
+      const step = await session.prefill(slot, ids.slice(start, end), start, all, { captures: boundaries });
       for (const t of all) {
         edits.record(start + t, step.measured, 0, t);
         result.logits.push(step.logits(t).slice());

@@ -27,7 +27,7 @@ describe("a row", () => {
 
   it("ends at each of the tokens that generation_config.json lists, which are no part of it", () => {
     expect(tokenizer.eosIds.size).toBe(2);
-    for (const id of tokenizer.eosIds) expect(rowAfter(id)).toMatchObject({ finished: "stop", generated: [] });
-    expect(rowAfter(7)).toMatchObject({ finished: undefined, generated: [7] });
+    for (const id of tokenizer.eosIds) expect(rowAfter(id)).toMatchObject({ reason: "stop", finished: true, generated: [] });
+    expect(rowAfter(7)).toMatchObject({ reason: undefined, finished: undefined, generated: [7] });
   });
 });

@@ -1,15 +1,14 @@
 // One request while it runs: what its rows take next, their receipts, and the events its caller reads. Knows nothing of slots.
 import { TillerError } from "../../shared/errors.ts";
 import type { GenerateEvent, GenerateRequest, RowResult, TokenEvent } from "../../shared/protocol.ts";
+import type { Probe } from "./activations.ts";
 import { type Job, type Lead, type Sequence, type Wanted, WORTH_SHARING } from "./job.ts";
+import type { Kept } from "./kept.ts";
 import { uniform } from "./random.ts";
 import { Row, type RowPlan } from "./row.ts";
 import { klDivergence, logprobs, type Prediction, type RankedToken, sampleToken } from "./sampler.ts";
 import type { Step } from "./step.ts";
 import type { Tokenizer } from "./tokenizer.ts";
-
-/** Values of the predictions that a generation keeps to compare; where there would be more, texts are read with their edits again. */
-const KEPT = 2 ** 26;
 
 export class Generation implements Job {
   readonly rows: readonly Row[];
@@ -31,9 +30,13 @@ export class Generation implements Job {
   readonly over: Promise<void>;
   private end: () => void = () => undefined;
 
-  constructor(request: GenerateRequest, plans: readonly RowPlan[], tokenizer: Tokenizer) {
+  /** What every text is asked for besides, when it is written; absent: texts are not compared. */
+  readonly probes: readonly Probe[] | undefined;
+
+  constructor(request: GenerateRequest, plans: readonly RowPlan[], tokenizer: Tokenizer, probes?: readonly Probe[]) {
     this.request = request;
     this.tokenizer = tokenizer;
+    this.probes = probes;
     this.temperature = request.sampling.temperature;
     this.rows = plans.map((plan) => new Row(plan, request, tokenizer));
     this.leads = findLeads(this.rows);
@@ -76,10 +79,19 @@ export class Generation implements Job {
   }
 
   wants(row: Sequence, _start: number, end: number): Wanted {
-    return { logits: end === row.prompt.length ? [end - 1] : [], captures: [] };
+    const before = new Set(this.keptWith(row).map(({ from }) => from as number));
+    return { logits: end === row.prompt.length ? [end - 1] : [], before: [...before] };
+  }
+
+  /** What is kept of the residuals of a row's prompt: its own, and that of rows whose prompt is computed with it. */
+  private keptWith(row: Sequence): Kept[] {
+    return this.rows.flatMap(({ kept }, i) =>
+      kept?.from !== undefined && (this.leads.get(this.rows[i] as Row)?.row ?? this.rows[i]) === row ? [kept] : [],
+    );
   }
 
   computed(row: Sequence, _start: number, end: number, step: Step): void {
+    for (const kept of this.keptWith(row)) kept.arrived(step.before(kept.from as number));
     if (end !== row.prompt.length) return;
     const { logProbs, probs, top } = step.prediction(0);
     (row as Row).first = { logProbs: logProbs.slice(), probs: probs.slice(), top };
@@ -90,7 +102,8 @@ export class Generation implements Job {
     for (const row of this.rows) row.first = undefined;
   }
 
-  decoded(predictionOf: (row: Sequence) => Prediction): void {
+  decoded(predictionOf: (row: Sequence) => Prediction, residualOf: (row: Sequence) => Float32Array): void {
+    for (const row of this.rows) if (row.kept?.lacks(row.length - row.prompt.length)) row.kept.arrived(residualOf(row));
     this.advance(predictionOf);
   }
 
@@ -106,7 +119,7 @@ export class Generation implements Job {
   advance(predictionOf: (row: Row) => Prediction): void {
     if (this.ended) return;
     try {
-      const running = this.rows.filter((row) => row.finished === undefined);
+      const running = this.rows.filter((row) => !row.ended);
       const baseline = running.find((row) => row.name === this.request.kl_baseline);
       for (const row of running) this.take(row, predictionOf(row), baseline === undefined ? undefined : predictionOf(baseline));
       if (this.allFinished) this.finish();
@@ -146,17 +159,10 @@ export class Generation implements Job {
   private take(row: Row, prediction: Prediction, baseline: Prediction | undefined): void {
     const { sampling, kl_baseline } = this.request;
     const index = row.generated.length;
-    this.keep(row, index, prediction);
+    row.kept?.predicted(index, prediction.logProbs);
     const id = row.known[index] ?? sampleToken(prediction, row.counts, sampling, uniform(sampling.seed, index));
     const kl = () => (baseline === undefined ? null : klDivergence(prediction, baseline));
     this.tell(row, { id, ...logprobs(prediction, id, sampling.logprobs) }, kl_baseline === undefined ? undefined : kl);
-  }
-
-  private keep(row: Row, index: number, { logProbs }: Prediction): void {
-    const { compare, max_tokens, rows } = this.request;
-    if (compare === undefined || row.edits.edits.length === 0 || rows.length * max_tokens * logProbs.length > KEPT) return;
-    row.kept ??= new Float32Array(max_tokens * logProbs.length);
-    row.kept.set(logProbs, index * logProbs.length);
   }
 
   /**
@@ -181,7 +187,7 @@ export class Generation implements Job {
   }
 
   get allFinished(): boolean {
-    return this.rows.every((row) => row.finished !== undefined);
+    return this.rows.every((row) => row.finished);
   }
 
   /** Says the end. @throws TillerError `steering_not_applied` when a row's edits changed nothing. */
@@ -190,7 +196,7 @@ export class Generation implements Job {
     const rows = this.rows.map((row) => ({
       name: row.name,
       text: row.text,
-      finish_reason: row.finished as RowResult["finish_reason"],
+      finish_reason: row.reason as RowResult["finish_reason"],
       receipts: row.edits.receipts(),
     }));
     const usage = {

@@ -11,14 +11,27 @@ export interface Sequence {
   length: number;
   /** Set when nothing more is to be computed. */
   readonly finished: unknown;
+  /** Its last token was chosen: what is still computed is in no receipt. */
+  readonly ended?: boolean;
   /** The token to compute next once the prompt is done. */
   readonly lastId: number;
+  /** Where its prompt is computed from; absent: from its tokens. */
+  readonly below?: Below | undefined;
+  /** A boundary whose residual, before its edits, is wanted of every step. */
+  readonly keeps?: number | undefined;
 }
 
-/** Absolute positions whose logits a job wants, and boundaries whose residuals it wants, of a part of a prompt. */
+/** The residuals [positions, width] that reach a boundary below which nothing is edited. */
+export interface Below {
+  readonly from: number;
+  readonly residual: Float32Array;
+}
+
+/** Absolute positions whose logits a job wants, and boundaries whose residuals it wants, after or before their edits, of a part of a prompt. */
 export interface Wanted {
   readonly logits: readonly number[];
-  readonly captures: readonly number[];
+  readonly captures?: readonly number[];
+  readonly before?: readonly number[];
 }
 
 export interface Job {
@@ -39,8 +52,8 @@ export interface Job {
   computed(row: Sequence, start: number, end: number, step: Step): void;
   /** Every row's prompt was computed: rows that are not finished go on to decode. */
   prefilled(): void;
-  /** One more token of every unfinished row was computed. */
-  decoded(predictionOf: (row: Sequence) => Prediction): void;
+  /** One more token of every unfinished row was computed. @param residualOf what the boundary got that a row `keeps`. */
+  decoded(predictionOf: (row: Sequence) => Prediction, residualOf: (row: Sequence) => Float32Array): void;
   /** The sequence whose prompt a row's prompt is computed with; undefined when it is computed on its own. */
   leadOf(row: Sequence): Lead | undefined;
   /** All of a prompt was taken from its lead. */

@@ -3,8 +3,10 @@
 import { existsSync } from "node:fs";
 import path from "node:path";
 import { z } from "zod";
+import { boundaryOf, parsePoint } from "../../shared/address.ts";
 import { TillerError } from "../../shared/errors.ts";
 import { type Edit, type FeatureRef, type GenerateEvent, type GenerateRequest, LIMITS, type ModelInfo } from "../../shared/protocol.ts";
+import { type Probe, planProbe } from "./activations.ts";
 import type { Shape, Storage } from "./blocks.ts";
 import { type ChatTemplate, loadChatTemplate, renderMessages } from "./chat.ts";
 import type { Checkpoint } from "./checkpoint.ts";
@@ -12,6 +14,7 @@ import { chooseStorage, openDirectory, type Quantise } from "./directory.ts";
 import { placeEdit, RowEdits } from "./edits.ts";
 import type { FamilyModel } from "./family.ts";
 import { Generation } from "./generation.ts";
+import { Kept } from "./kept.ts";
 import { type MemoryPlan, planMemory } from "./memory.ts";
 import { blockBytes, blockShape } from "./quantise.ts";
 import type { Reading } from "./reading.ts";
@@ -173,7 +176,26 @@ export function planGeneration(model: KnownModel, request: GenerateRequest, mode
     checkGenerated(model, generated, request.max_tokens, i);
     return { name, prompt, generated, edits: planEdits(model, edits, prompt, request.steer_special_tokens, modelOf) };
   });
-  return new Generation(request, rows, model.tokenizer);
+  const probes = request.compare?.targets.map((target, i) => planProbe(model, target, i, modelOf));
+  const kept = (row: (typeof rows)[number]) => probes && planKept(model, request, row, probes);
+  return new Generation(
+    request,
+    rows.map((row) => ({ ...row, kept: kept(row) })),
+    model.tokenizer,
+    probes,
+  );
+}
+
+/** What is kept of a row to compare its text; undefined where there is nothing to compare, or it would be too much. */
+function planKept(
+  { shape }: KnownModel,
+  { rows, max_tokens }: GenerateRequest,
+  { prompt, edits }: { readonly prompt: readonly number[]; readonly edits: RowEdits },
+  probes: readonly Probe[],
+): Kept | undefined {
+  if (edits.edits.length === 0 || !Kept.fits(rows.length, prompt.length, max_tokens, shape)) return undefined;
+  const asked = probes.map(({ point }) => boundaryOf(parsePoint(point), shape.layers));
+  return new Kept(Math.min(...edits.edits.map(({ boundary }) => boundary), ...asked), prompt.length, max_tokens, shape);
 }
 
 function checkGenerated({ info }: KnownModel, generated: readonly number[] | undefined, most: number, row: number): void {

@@ -1,6 +1,6 @@
 // A text that is read, not continued: its predictions and residuals, position by position; or with and without its edits, to compare.
 import { RowEdits } from "./edits.ts";
-import { type Job, type Lead, type Sequence, type Wanted, WORTH_SHARING } from "./job.ts";
+import { type Below, type Job, type Lead, type Sequence, type Wanted, WORTH_SHARING } from "./job.ts";
 import { logprobs, type Prediction } from "./sampler.ts";
 import { CHUNK } from "./session.ts";
 import type { Step } from "./step.ts";
@@ -24,6 +24,8 @@ export interface ReadWish {
   readonly plain?: RowEdits;
   /** Log probabilities with edits of every target, [targets, V], that are known already: then `edits` are none, and all is compared with these. */
   readonly steered?: Float32Array;
+  /** Where the text is read from; no boundary below is wanted then. */
+  readonly below?: Below | undefined;
   /** Boundaries whose residuals are wanted, after their edits. */
   readonly boundaries?: readonly number[];
   /** Called once for every position, in order, where boundaries are wanted. What it is given dies when it returns. */
@@ -74,7 +76,7 @@ export class Reading implements Job {
       const lowest = Math.min(...edits.edits.map(({ boundary }) => boundary));
       // One that shares nothing is still computed in step, so that both predictions of a position are there at once.
       this.lead = { row: plain, from: lowest * ids.length >= WORTH_SHARING ? lowest : 0 };
-    } else this.rows = [row(ids, edits)];
+    } else this.rows = [{ ...row(ids, edits), below: wish.below }];
     if (wish.part !== undefined) this.chunk = wish.part;
     this.done = new Promise((resolve, reject) => {
       this.settle = { resolve, reject };
@@ -106,7 +108,7 @@ export class Reading implements Job {
   }
 
   computed(row: Sequence, start: number, end: number, step: Step): void {
-    const { logits, captures } = this.wants(row, start, end);
+    const { logits, captures = [] } = this.wants(row, start, end);
     if (captures.length > 0) this.tellResiduals(start, end, (boundary) => step.captured(boundary));
     if (row === this.rows.at(-1)) this.tell(() => this.tellTargets(logits, step));
     else this.keep(logits, step);

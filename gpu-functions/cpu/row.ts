@@ -3,6 +3,7 @@ import { TillerError } from "../../shared/errors.ts";
 import type { GenerateRequest, RowResult } from "../../shared/protocol.ts";
 import type { RowEdits } from "./edits.ts";
 import type { Sequence } from "./job.ts";
+import type { Kept } from "./kept.ts";
 import type { Prediction } from "./sampler.ts";
 import { TextStream } from "./text.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -13,6 +14,7 @@ export interface RowPlan {
   readonly prompt: readonly number[];
   /** What an earlier run generated. */
   readonly generated?: readonly number[] | undefined;
+  readonly kept?: Kept | undefined;
 }
 
 export class Row implements Sequence {
@@ -30,19 +32,21 @@ export class Row implements Sequence {
   readonly known: readonly number[];
   /** Times each token was generated: what the penalties count. */
   readonly counts = new Map<number, number>();
-  /** Log probabilities that its tokens were chosen from, [max_tokens, V], where they are kept to be compared. */
-  kept: Float32Array | undefined;
+  /** What its text is compared with, where that is wanted. */
+  readonly kept: Kept | undefined;
   text = "";
-  finished: RowResult["finish_reason"] | undefined;
+  /** Why the text has ended. */
+  reason: RowResult["finish_reason"] | undefined;
   private readonly stream: TextStream;
   private readonly most: number;
   private readonly eosIds: ReadonlySet<number>;
 
-  constructor({ name, edits, prompt, generated = [] }: RowPlan, request: GenerateRequest, tokenizer: Tokenizer) {
+  constructor({ name, edits, prompt, generated = [], kept }: RowPlan, request: GenerateRequest, tokenizer: Tokenizer) {
     this.name = name;
     this.edits = edits;
     this.prompt = prompt;
     this.known = generated;
+    this.kept = kept;
     this.stream = new TextStream(tokenizer, request.sampling.stop);
     this.most = request.max_tokens;
     this.eosIds = tokenizer.eosIds;
@@ -56,10 +60,10 @@ export class Row implements Sequence {
   add(id: number): string | undefined {
     const index = this.generated.length;
     const text = this.take(id);
-    if (this.finished !== undefined && this.known.length > index + 1) {
+    if (this.reason !== undefined && this.known.length > index + 1) {
       throw new TillerError(
         "invalid_request",
-        `Row '${this.name}' ends (${this.finished}) before token ${index + 1} of the ${this.known.length} it is said to have generated: give those of a run of this very request.`,
+        `Row '${this.name}' ends (${this.reason}) before token ${index + 1} of the ${this.known.length} it is said to have generated: give those of a run of this very request.`,
       );
     }
     return text;
@@ -68,19 +72,32 @@ export class Row implements Sequence {
   private take(id: number): string | undefined {
     if (this.eosIds.has(id)) {
       this.text += this.stream.flush();
-      this.finished = "stop";
+      this.reason = "stop";
       return undefined;
     }
     this.generated.push(id);
     this.counts.set(id, (this.counts.get(id) ?? 0) + 1);
     let text = this.stream.push(id);
-    if (this.stream.stopped) this.finished = "stop";
+    if (this.stream.stopped) this.reason = "stop";
     else if (this.generated.length >= this.most) {
-      this.finished = "length";
+      this.reason = "length";
       text += this.stream.flush();
     }
     this.text += text;
     return text;
+  }
+
+  get ended(): boolean {
+    return this.reason !== undefined;
+  }
+
+  /** Whether nothing more is to be computed: where residuals are kept, that of its last token is. */
+  get finished(): true | undefined {
+    return this.ended && !this.kept?.lacks(this.generated.length) ? true : undefined;
+  }
+
+  get keeps(): number | undefined {
+    return this.kept?.from;
   }
 
   get lastId(): number {

@@ -204,12 +204,24 @@ export class Scheduler implements Runner {
     const start = row.length;
     const end = this.partEnd(start, this.seats[slot] as Seat);
     this.writeEdits(slot, row.edits.at(start));
-    const { logits, captures } = job.wants(row, start, end);
+    const { logits, captures = [], before = [] } = job.wants(row, start, end);
     const begins = followers.flatMap((follower) => job.leadOf((this.seats[follower] as Seat).row)?.from ?? []);
     const began = performance.now();
-    const wanted = [...new Set([...captures, ...begins])];
+    const options = { captures: [...new Set([...captures, ...begins])], before, temperature: job.temperature };
     const offsets = logits.map((position) => position - start);
-    const step = await this.session.prefill(slot, row.prompt.slice(start, end), start, offsets, wanted, job.temperature);
+    const ids = row.prompt.slice(start, end);
+    const { width } = this.session.shape;
+    const step = await (row.below === undefined
+      ? this.session.prefill(slot, ids, start, offsets, options)
+      : this.session.prefillFrom(
+          row.below.from,
+          row.below.residual.subarray(start * width, end * width),
+          slot,
+          ids,
+          start,
+          offsets,
+          options,
+        ));
     for (let position = start; position < end; position++) row.edits.record(position, step.measured, 0, position - start);
     row.length = end;
     job.computed(row, start, end, step);
@@ -239,7 +251,8 @@ export class Scheduler implements Runner {
       this.writeEdits(slot, row.edits.at(at));
       const offsets = job.wants(row, at, end).logits.map((position) => position - at);
       const part = residual.subarray((at - start) * width, (end - start) * width);
-      const step = await this.session.prefillFrom(from, part, slot, row.prompt.slice(at, end), at, offsets, job.temperature);
+      const options = { temperature: job.temperature };
+      const step = await this.session.prefillFrom(from, part, slot, row.prompt.slice(at, end), at, offsets, options);
       for (let position = at; position < end; position++) row.edits.record(position, step.measured, 0, position - at);
       row.length = end;
       job.computed(row, at, end, step);
@@ -305,6 +318,7 @@ export class Scheduler implements Runner {
       seats.map((seat) => seat.row.lastId),
       seats.map((seat) => seat.row.length),
       seats.map((seat) => seat.job.temperature),
+      [...new Set(seats.flatMap(({ row }) => row.keeps ?? []))],
     );
     const elapsed = performance.now() - began;
     this.afterDecode(seats, step, elapsed);
@@ -312,14 +326,19 @@ export class Scheduler implements Runner {
 
   private afterDecode(seats: readonly Seat[], step: Step, elapsed: number): void {
     const slots = new Map<Sequence, number>();
+    const { width } = this.session.shape;
     seats.forEach((seat, slot) => {
-      seat.row.edits.record(seat.row.length, step.measured, slot, 0);
+      if (!seat.row.ended) seat.row.edits.record(seat.row.length, step.measured, slot, 0);
       seat.row.length++;
       slots.set(seat.row, slot);
     });
     for (const job of new Set(seats.map((seat) => seat.job))) {
       job.timing.decode_ms += elapsed;
-      job.decoded((row) => step.prediction(slots.get(row) as number));
+      const slotOf = (row: Sequence) => slots.get(row) as number;
+      job.decoded(
+        (row) => step.prediction(slotOf(row)),
+        (row) => step.before(row.keeps as number).subarray(slotOf(row) * width, (slotOf(row) + 1) * width),
+      );
     }
   }
 }

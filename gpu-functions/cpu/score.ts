@@ -6,6 +6,7 @@ import type { ScoreRequest, ScoreResult } from "../../shared/readings.ts";
 import { type Probe, planProbe, probeStream } from "./activations.ts";
 import { renderMessages } from "./chat.ts";
 import type { RowEdits } from "./edits.ts";
+import type { Below } from "./job.ts";
 import { type KnownModel, type Model, planEdits } from "./model.ts";
 import { remaining } from "./read-text.ts";
 import { partOf, plainEdits, Reading } from "./reading.ts";
@@ -23,6 +24,8 @@ interface PlannedText {
   readonly edits: RowEdits;
   /** Log probabilities with the edits, [at least as many as tokens, V], where they are known: then it is read without edits only. */
   readonly steered?: Float32Array | undefined;
+  /** Where it is read from without edits, when that is known; below every boundary of a probe. */
+  readonly below?: Below | undefined;
 }
 
 export interface ScorePlan {
@@ -95,7 +98,7 @@ export async function scoreTexts(model: Model, plan: ScorePlan, signal: AbortSig
 
 async function scoreText(
   model: Model,
-  { prompt, text, edits, steered }: PlannedText,
+  { prompt, text, edits, steered, below }: PlannedText,
   { request, probes }: ScorePlan,
   signal: AbortSignal,
   deadlineMs: number | undefined,
@@ -111,7 +114,7 @@ async function scoreText(
     // The last token's own successor is not asked for; its residual may be.
     ids: points.length === 0 ? ids.slice(0, -1) : ids,
     edits: steered === undefined ? edits : plainEdits(prompt.length, shape),
-    ...(steered === undefined ? {} : { steered }),
+    ...(steered === undefined ? {} : { steered, below }),
     targets: text,
     scoreFrom: prompt.length - 1,
     part: partOf(shape.vocab),

@@ -13,7 +13,7 @@ import type {
   TokenizeResult,
 } from "../../shared/readings.ts";
 import { readActivations } from "./activations.ts";
-import { compareRows, planComparison } from "./compare.ts";
+import { compareRows } from "./compare.ts";
 import { deriveDirections, planDirections } from "./directions/index.ts";
 import { readDensities, readFeatures } from "./features.ts";
 import type { Generation } from "./generation.ts";
@@ -56,7 +56,6 @@ export function newEngine(pool: ModelPool): Engine {
     async *generate(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent> {
       // Planned first: a request that is refused loads nothing.
       const generation = planGeneration(pool.known(request.model), request, (id) => pool.known(id));
-      const probes = planComparison(pool.known(request.model), request, (id) => pool.known(id));
       const forget = names.take(request.id, generation);
       let lease: Lease | undefined;
       // Also before it has a model: a caller that left waits for nothing.
@@ -65,8 +64,8 @@ export function newEngine(pool: ModelPool): Engine {
         lease = await leaseFor(generation, pool.acquire(request.model));
         const events = lease === undefined ? generation.events() : lease.model.scheduler.run(generation, signal, request.deadline_ms);
         for await (const next of events) {
-          if (next.event !== "done" || probes === undefined || lease === undefined) yield next;
-          else yield { ...next, data: await compareRows(lease.model, generation, probes, next.data, (id) => pool.known(id), signal) };
+          if (next.event !== "done" || generation.probes === undefined || lease === undefined) yield next;
+          else yield { ...next, data: await compareRows(lease.model, generation, next.data, (id) => pool.known(id), signal) };
         }
       } finally {
         lease?.release();

@@ -28,7 +28,7 @@ describe.each(STORAGES)("exactness of %s in %s", (name, storage) => {
     new Map([[boundary, compilePoint([{ method: "SIMPLE_ADDITIVE", strength: 3, direction, ...edit }], width)]]);
   async function run(edits: Edits, slot = 0, ids: readonly number[] = test.ids): Promise<{ logits: Float32Array; resid: Float32Array[] }> {
     session.edits.set(slot, edits);
-    const step = await session.prefill(slot, ids, 0, [ids.length - 1], captures);
+    const step = await session.prefill(slot, ids, 0, [ids.length - 1], { captures });
     return { logits: step.logits(0).slice(), resid: captures.map((b) => step.captured(b).slice()) };
   }
 
@@ -51,6 +51,26 @@ describe.each(STORAGES)("exactness of %s in %s", (name, storage) => {
         const wanted = await next(1);
         expect(await next(2)).toEqual(wanted);
       }
+    }
+  });
+
+  it("offers the residuals of a boundary before its edits, of a prompt and of rows that decode", async () => {
+    const ids = test.ids.slice(0, 6);
+    const boundaries = captures.slice(1);
+    for (const edit of [{}, { method: "PROJECTION_CAP" as const, strength: -50 }]) {
+      const plain = await run(new Map(), 0, ids);
+      const next = (await session.decode([7], [ids.length], [1], boundaries)).before(1).slice();
+      for (const b of boundaries) {
+        session.edits.set(0, at(b, edit));
+        const step = await session.prefill(0, ids, 0, [0], { before: [b], captures: [b] });
+        expect(step.before(b)).toEqual(plain.resid[b]);
+        expect(step.captured(b)).not.toEqual(plain.resid[b]);
+      }
+      await run(new Map(), 1, ids);
+      await run(at(1, edit), 0, ids);
+      const decoded = await session.decode([7, 7], [ids.length, ids.length], [1, 1], boundaries);
+      expect(decoded.before(1)).toEqual(Float32Array.from([...next, ...next]));
+      expect(decoded.before(layers).subarray(0, width)).not.toEqual(decoded.before(layers).subarray(width));
     }
   });
 

@@ -26,12 +26,21 @@ const PER_CALL = ["input_ids", "positions", "seqlens_k", "total_len", "logit_row
 /** The greatest 1 / temperature: colder is no different, and the product stays finite. */
 const COLDEST = 1e30;
 
-interface Call {
+/** What is wanted of a call besides its logits. */
+export interface Options {
+  /** Boundaries whose residuals are wanted after their edits. */
+  readonly captures?: readonly number[];
+  /** Boundaries above the call's first whose residuals are wanted before their edits. */
+  readonly before?: readonly number[];
+  /** What `probs` are made with; 1 when absent. */
+  readonly temperature?: number;
+}
+
+interface Call extends Required<Pick<Options, "captures" | "before">> {
   readonly slot: number;
   readonly rows: number;
   readonly tokens: number;
   readonly logitRows: readonly number[];
-  readonly captures: readonly number[];
   /** Boundary the call begins at. */
   readonly from: number;
 }
@@ -137,15 +146,8 @@ export class DecoderSession {
    * Computes positions start .. start + ids.length - 1 of one slot's sequence (at most CHUNK), after the `start` positions it has.
    * @param logits token offsets in `ids` whose logits are wanted.
    */
-  async prefill(
-    slot: number,
-    ids: ArrayLike<number>,
-    start: number,
-    logits: readonly number[],
-    captures: readonly number[] = [],
-    temperature = 1,
-  ): Promise<Step> {
-    return this.prefillAt(0, slot, ids, start, logits, captures, temperature);
+  async prefill(slot: number, ids: ArrayLike<number>, start: number, logits: readonly number[], options: Options = {}): Promise<Step> {
+    return this.prefillAt(0, slot, ids, start, logits, options);
   }
 
   /**
@@ -159,11 +161,11 @@ export class DecoderSession {
     ids: ArrayLike<number>,
     start: number,
     logits: readonly number[],
-    temperature = 1,
+    options: Options = {},
   ): Promise<Step> {
     if (!this.buffers.has("resid_in")) this.buffers.allocate("resid_in", CHUNK * this.shape.width);
     this.buffers.float32("resid_in").set(residual);
-    return this.prefillAt(from, slot, ids, start, logits, [], temperature);
+    return this.prefillAt(from, slot, ids, start, logits, options);
   }
 
   private async prefillAt(
@@ -172,8 +174,7 @@ export class DecoderSession {
     ids: ArrayLike<number>,
     start: number,
     logits: readonly number[],
-    captures: readonly number[],
-    temperature: number,
+    { captures = [], before = [], temperature = 1 }: Options,
   ): Promise<Step> {
     const tokens = ids.length;
     this.setTemperatures(Array.from({ length: Math.max(1, logits.length) }, () => temperature));
@@ -186,14 +187,20 @@ export class DecoderSession {
     this.buffers.int32("seqlens_k")[0] = start + tokens - 1;
     this.buffers.int32("total_len")[0] = start + tokens;
     // A graph needs at least one row of logits; the caller that wants none ignores it.
-    return this.execute({ slot, rows: 1, tokens, logitRows: logits.length === 0 ? [tokens - 1] : logits, captures, from });
+    return this.execute({ slot, rows: 1, tokens, logitRows: logits.length === 0 ? [tokens - 1] : logits, captures, before, from });
   }
 
   /**
    * One new token for each of the slots 0 .. ids.length - 1; `lengths` are the positions each slot has already, `temperatures` what
    * `probs` are made with (1 when absent; 0 leaves them without meaning).
+   * @param before as in Options.
    */
-  async decode(ids: ArrayLike<number>, lengths: ArrayLike<number>, temperatures?: readonly number[]): Promise<Step> {
+  async decode(
+    ids: ArrayLike<number>,
+    lengths: ArrayLike<number>,
+    temperatures?: readonly number[],
+    before: readonly number[] = [],
+  ): Promise<Step> {
     const rows = ids.length;
     this.setTemperatures(temperatures ?? Array.from({ length: rows }, () => 1));
     const [input, positions, seqlens] = (["input_ids", "positions", "seqlens_k"] as const).map((name) => this.buffers.int32(name)) as [
@@ -209,7 +216,15 @@ export class DecoderSession {
       total = Math.max(total, (lengths[row] as number) + 1);
     }
     this.buffers.int32("total_len")[0] = total;
-    return this.execute({ slot: 0, rows, tokens: 1, logitRows: Array.from({ length: rows }, (_, row) => row), captures: [], from: 0 });
+    return this.execute({
+      slot: 0,
+      rows,
+      tokens: 1,
+      logitRows: Array.from({ length: rows }, (_, row) => row),
+      captures: [],
+      before,
+      from: 0,
+    });
   }
 
   private setTemperatures(temperatures: readonly number[]): void {
@@ -221,7 +236,7 @@ export class DecoderSession {
     const variant = this.edits.needOrder(call.slot, call.rows) ? "ordered" : this.base;
     const loaded = this.graph(variant, call.from);
     this.buffers.int32("logit_rows").set(call.logitRows);
-    const key = `${call.slot},${call.rows},${call.tokens},${call.logitRows.length},${call.captures}`;
+    const key = `${call.slot},${call.rows},${call.tokens},${call.logitRows.length},${call.captures} ${call.before}`;
     let binding = loaded.bindings.get(key);
     if (binding === undefined) {
       binding = this.bind(loaded, call);
@@ -238,9 +253,10 @@ export class DecoderSession {
 
   private bind(loaded: LoadedGraph, call: Call): Binding {
     const outputs = [...PER_LOGIT_ROW, ...loaded.graph.outputs.filter((name) => name.startsWith("present_") || name === "stats")];
-    for (const b of call.captures) {
-      outputs.push(`resid_${b}`);
-      if (!this.buffers.has(`resid_${b}`)) this.buffers.allocate(`resid_${b}`, CHUNK * this.shape.width);
+    const { captures, before } = call;
+    for (const name of [...captures.map((b) => `resid_${b}`), ...before.map((b) => `before_${b}`)]) {
+      outputs.push(name);
+      if (!this.buffers.has(name)) this.buffers.allocate(name, Math.max(CHUNK, this.settings.slots) * this.shape.width);
     }
     const bindAll = (names: readonly string[]) => new Map(names.map((name) => [name, this.tensor(name, call)]));
     return loaded.session.bind(bindAll(loaded.graph.inputs), bindAll(outputs));
@@ -253,7 +269,7 @@ export class DecoderSession {
     const { buffers } = this;
     if (name.startsWith("edit_")) return this.edits.tensor(name, slot, rows);
     if (name.startsWith("past_") || name.startsWith("present_")) return this.cache.tensor(name, slot, rows);
-    if (name.startsWith("resid_")) return buffers.tensor(name, 0, [rows, tokens, width]);
+    if (name.startsWith("resid_") || name.startsWith("before_")) return buffers.tensor(name, 0, [rows, tokens, width]);
     switch (name) {
       case "input_ids":
       case "positions":

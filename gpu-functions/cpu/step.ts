@@ -22,8 +22,10 @@ export interface Step {
   /** The same rows' distributions; views too. */
   prediction(row: number): Prediction;
   readonly measured: Measured;
-  /** resid_b after edits, [T, D]; only of captured boundaries, valid until the next call. */
+  /** resid_b after edits, [B, T, D]; only of captured boundaries, valid until the next call. */
   captured(boundary: number): Float32Array;
+  /** The same before the boundary's edits; only of boundaries where it was wanted. */
+  before(boundary: number): Float32Array;
 }
 
 /** @param call rows and new tokens per row of the call, and the boundary it began at. */
@@ -57,5 +59,6 @@ export function stepOf(
       deltaSquared: (row, token, b) => stats[at(row, token, b) + SLOTS + 1] as number,
     },
     captured: (b) => buffers.float32(`resid_${b}`).subarray(0, rows * tokens * width),
+    before: (b) => buffers.float32(`before_${b}`).subarray(0, rows * tokens * width),
   };
 }

@@ -76,10 +76,10 @@ export class DeviceRunner implements Runner {
       }
       for (const [place, index, token, logprob, top, kl] of told.tokens as ToldToken[]) {
         const row = rows[place] as Row;
-        if (row.finished !== undefined || generation.ended) continue;
+        if (row.ended || generation.ended) continue;
         taken[place] = index + 1;
         generation.told(row, { id: token, logprob, top: rankedOf(top) }, base < 0 ? undefined : index > compared ? null : kl);
-        if (row.finished === undefined) continue;
+        if (!row.ended) continue;
         if (place === base) compared = index;
         // It has ended for a stop string, which is found in texts: nobody else knows.
         device.send({ do: "end", id, row: place });
