@@ -19,9 +19,10 @@ export class Kept {
   /**
    * @param lowest boundary below which the row has no edits and nobody asks for residuals.
    * @param prompt tokens before the text, @param tokens of the text, at most.
+   * @param rows of the request that have this boundary: what begins there is loaded once for all.
    */
-  constructor(lowest: number, prompt: number, tokens: number, shape: Shape) {
-    this.from = lowest * (prompt + tokens) >= WORTH_SHARING ? lowest : undefined;
+  constructor(lowest: number, prompt: number, tokens: number, shape: Shape, rows: number) {
+    this.from = rows * lowest * (prompt + tokens) >= WORTH_SHARING ? lowest : undefined;
     this.prompt = prompt;
     this.tokens = tokens;
     this.shape = shape;

@@ -18,6 +18,7 @@ import { Kept } from "./kept.ts";
 import { type MemoryPlan, planMemory } from "./memory.ts";
 import { blockBytes, blockShape } from "./quantise.ts";
 import type { Reading } from "./reading.ts";
+import type { RowPlan } from "./row.ts";
 import type { LatentEncoder, Sae } from "./sae.ts";
 import { parseFile } from "./source-file.ts";
 import { openSources, type SourceStore } from "./sources.ts";
@@ -177,25 +178,27 @@ export function planGeneration(model: KnownModel, request: GenerateRequest, mode
     return { name, prompt, generated, edits: planEdits(model, edits, prompt, request.steer_special_tokens, modelOf) };
   });
   const probes = request.compare?.targets.map((target, i) => planProbe(model, target, i, modelOf));
-  const kept = (row: (typeof rows)[number]) => probes && planKept(model, request, row, probes);
+  const kept = probes === undefined ? [] : planKept(model, rows, request.max_tokens, probes);
   return new Generation(
     request,
-    rows.map((row) => ({ ...row, kept: kept(row) })),
+    rows.map((row, i) => ({ ...row, kept: kept[i] })),
     model.tokenizer,
     probes,
   );
 }
 
-/** What is kept of a row to compare its text; undefined where there is nothing to compare, or it would be too much. */
-function planKept(
-  { shape }: KnownModel,
-  { rows, max_tokens }: GenerateRequest,
-  { prompt, edits }: { readonly prompt: readonly number[]; readonly edits: RowEdits },
-  probes: readonly Probe[],
-): Kept | undefined {
-  if (edits.edits.length === 0 || !Kept.fits(rows.length, prompt.length, max_tokens, shape)) return undefined;
+/** What is kept of each row to compare its text: nothing where there is nothing to compare, or it would be too much. */
+function planKept({ shape }: KnownModel, rows: readonly RowPlan[], tokens: number, probes: readonly Probe[]): (Kept | undefined)[] {
+  if (!Kept.fits(rows.length, Math.max(...rows.map(({ prompt }) => prompt.length)), tokens, shape)) return [];
   const asked = probes.map(({ point }) => boundaryOf(parsePoint(point), shape.layers));
-  return new Kept(Math.min(...edits.edits.map(({ boundary }) => boundary), ...asked), prompt.length, max_tokens, shape);
+  const lowest = rows.map(({ edits: { edits } }) =>
+    edits.length === 0 ? undefined : Math.min(...edits.map(({ boundary }) => boundary), ...asked),
+  );
+  return rows.map(({ prompt }, i) => {
+    const own = lowest[i];
+    const sharing = lowest.filter((other) => other === own).length;
+    return own === undefined ? undefined : new Kept(own, prompt.length, tokens, shape, sharing);
+  });
 }
 
 function checkGenerated({ info }: KnownModel, generated: readonly number[] | undefined, most: number, row: number): void {
