@@ -1,42 +1,34 @@
 // Continuous batching over one model's slots: requests wait in order, join when all their rows have slots, are prefilled in
-// chunks between the others' decode steps, and leave at any step. Slots 0 .. decoding - 1 decode, the next ones are prefilled. Texts that
-// are only read need no slot: batches of them are computed between the steps.
+// chunks between the others' decode steps, and leave at any step. Texts that are only read need no slot: batches of them are computed
+// between the steps.
 import { TillerError } from "../../shared/errors.ts";
 import type { GenerateEvent } from "../../shared/protocol.ts";
 import { BATCH } from "./batch.ts";
 import { BatchReading, type EachText } from "./batch-reading.ts";
-import type { Edits } from "./edit-slots.ts";
 import type { Generation } from "./generation.ts";
 import type { Job, Lead, Sequence } from "./job.ts";
 import type { Runner } from "./model.ts";
 import { remaining } from "./read-text.ts";
 import { type Reading, wholeReading } from "./reading.ts";
+import { type Seat, Seats } from "./seats.ts";
 import { CHUNK, type DecoderSession } from "./session.ts";
 import type { Step } from "./step.ts";
 
 /** Requests that may wait for slots; more are told to come back. */
 const QUEUE_LIMIT = 64;
 
-interface Seat {
-  readonly job: Job;
-  readonly row: Sequence;
-  /** Programs the slot's buffers hold, to write them only when they change. */
-  written: Edits | undefined;
-}
-
 export class Scheduler implements Runner {
   private readonly session: DecoderSession;
   private readonly waiting: Job[] = [];
   /** Texts that are read in batches, in turn. */
   private readonly batched: BatchReading[] = [];
-  /** seats[i] is slot i; the first `decoding` of them decode. */
-  private readonly seats: Seat[] = [];
-  private decoding = 0;
+  private readonly seats: Seats;
   private running: Promise<void> | undefined;
   private closed = false;
 
   constructor(session: DecoderSession) {
     this.session = session;
+    this.seats = new Seats(session);
   }
 
   load(): { rows: number; waiting: number } {
@@ -123,7 +115,7 @@ export class Scheduler implements Runner {
   async close(): Promise<void> {
     this.closed = true;
     const error = new TillerError("engine_unavailable", "The engine is shutting down.", { retryAfterSeconds: 5 });
-    for (const job of [...this.waiting, ...this.batched, ...this.seats.map((seat) => seat.job)]) job.fail(error);
+    for (const job of [...this.waiting, ...this.batched, ...this.seats.all().map((seat) => seat.job)]) job.fail(error);
     await this.running;
   }
 
@@ -132,15 +124,16 @@ export class Scheduler implements Runner {
     await Promise.resolve();
     try {
       for (;;) {
-        this.release();
+        this.dropEnded();
+        this.seats.release();
         this.admit();
         if (this.seats.length === 0 && this.waiting.length === 0 && !this.batched.some(({ ready }) => ready)) return;
         try {
-          if (this.decoding < this.seats.length) await this.prefillOne();
-          if (this.decoding > 0) await this.decodeAll();
+          if (this.seats.decoding < this.seats.length) await this.prefillOne();
+          if (this.seats.decoding > 0) await this.decodeAll();
         } catch (error) {
           // A failed call says nothing about one row: everybody in the batch is told, nobody waits for ever.
-          for (const seat of this.seats) seat.job.fail(new TillerError("engine_failed", undefined, { cause: error }));
+          for (const seat of this.seats.all()) seat.job.fail(new TillerError("engine_failed", undefined, { cause: error }));
         }
         await this.readBatch();
         // Short steps run on this thread: let sockets be read and written between them.
@@ -151,61 +144,33 @@ export class Scheduler implements Runner {
     }
   }
 
-  /** Frees the slots of rows that ended and of jobs that were cancelled or failed. */
-  private release(): void {
+  /** Forgets jobs that are no longer wanted before their turn has come. */
+  private dropEnded(): void {
     for (const queue of [this.waiting, this.batched]) for (let i = queue.length - 1; i >= 0; i--) if (queue[i]?.ended) queue.splice(i, 1);
-    for (let slot = this.seats.length - 1; slot >= 0; slot--) {
-      const seat = this.seats[slot] as Seat;
-      if (seat.job.ended || seat.row.finished) this.leave(slot);
-    }
-  }
-
-  private leave(slot: number): void {
-    if (slot < this.decoding) {
-      this.decoding--;
-      this.move(this.decoding, slot);
-      this.move(this.seats.length - 1, this.decoding);
-    } else {
-      this.move(this.seats.length - 1, slot);
-    }
-    this.seats.pop();
-  }
-
-  private move(from: number, to: number): void {
-    if (from === to) return;
-    const seat = this.seats[from] as Seat;
-    this.session.cache.move(from, to, seat.row.length);
-    seat.written = undefined;
-    this.seats[to] = seat;
   }
 
   private admit(): void {
     for (;;) {
       const next = this.waiting[0];
-      if (next === undefined || this.seats.length + next.rows.length > this.session.settings.slots) return;
+      if (next === undefined || !this.seats.fit(next.rows.length)) return;
       this.waiting.shift();
       next.admitted();
-      for (const row of next.rows) this.seats.push({ job: next, row, written: undefined });
+      this.seats.add(next);
     }
-  }
-
-  private writeEdits(slot: number, edits: Edits): void {
-    const seat = this.seats[slot] as Seat;
-    if (seat.written === edits) return;
-    this.session.edits.set(slot, edits);
-    seat.written = edits;
   }
 
   /** One chunk of one prompt, with those that follow it. Rows of a request wait for each other, so that they decode in step. */
   private async prefillOne(): Promise<void> {
-    const slot = this.seats.findIndex(({ row, job }, i) => i >= this.decoding && !isPrefilled(row) && job.leadOf(row) === undefined);
-    const { row, job } = this.seats[slot] as Seat;
-    const followers = this.seats.flatMap((seat, i) => (seat.job === job && job.leadOf(seat.row)?.row === row ? [i] : []));
+    const slot = this.seats
+      .all()
+      .findIndex(({ row, job }, i) => i >= this.seats.decoding && !isPrefilled(row) && job.leadOf(row) === undefined);
+    const { row, job } = this.seats.at(slot);
+    const followers = this.seats.all().flatMap((seat, i) => (seat.job === job && job.leadOf(seat.row)?.row === row ? [i] : []));
     const start = row.length;
-    const end = this.partEnd(start, this.seats[slot] as Seat);
-    this.writeEdits(slot, row.edits.at(start));
+    const end = this.partEnd(start, this.seats.at(slot));
+    this.seats.writeEdits(slot, row.edits.at(start));
     const { logits, captures = [], before = [] } = job.wants(row, start, end);
-    const begins = followers.flatMap((follower) => job.leadOf((this.seats[follower] as Seat).row)?.from ?? []);
+    const begins = followers.flatMap((follower) => job.leadOf(this.seats.at(follower).row)?.from ?? []);
     const began = performance.now();
     const options = { captures: [...new Set([...captures, ...begins])], before, temperature: job.temperature };
     const offsets = logits.map((position) => position - start);
@@ -230,12 +195,12 @@ export class Scheduler implements Runner {
     job.timing.prefill_ms += performance.now() - began;
     if (!job.rows.every(isPrefilled)) return;
     job.prefilled();
-    for (const each of job.rows) if (each.finished === undefined) this.startDecoding(this.seats.findIndex((seat) => seat.row === each));
+    for (const each of job.rows) if (each.finished === undefined) this.seats.startDecoding(each);
   }
 
   /** Brings a follower as far as its lead has just come from `start`: with the lead's cache, and its own layers where it has edits. */
   private async follow(slot: number, leadSlot: number, start: number, residuals: ReadonlyMap<number, Float32Array>): Promise<void> {
-    const { row, job } = this.seats[slot] as Seat;
+    const { row, job } = this.seats.at(slot);
     const { row: lead, from } = job.leadOf(row) as Lead;
     this.session.cache.move(leadSlot, slot, lead.length, start, from);
     if (from === undefined) {
@@ -248,7 +213,7 @@ export class Scheduler implements Runner {
     const reach = Math.min(lead.length, row.prompt.length);
     for (let at = start; at < reach; at = row.length) {
       const end = row.edits.changesAt(at, reach);
-      this.writeEdits(slot, row.edits.at(at));
+      this.seats.writeEdits(slot, row.edits.at(at));
       const offsets = job.wants(row, at, end).logits.map((position) => position - at);
       const part = residual.subarray((at - start) * width, (end - start) * width);
       const options = { temperature: job.temperature };
@@ -294,25 +259,14 @@ export class Scheduler implements Runner {
     }
   }
 
-  private startDecoding(slot: number): void {
-    // Leaving rows may have left another request's row in front of this one.
-    if (slot !== this.decoding) this.swap(slot, this.decoding);
-    this.decoding++;
-  }
-
-  private swap(a: number, b: number): void {
-    this.session.cache.swap(a, b, Math.max((this.seats[a] as Seat).row.length, (this.seats[b] as Seat).row.length));
-    const [first, second] = [this.seats[a] as Seat, this.seats[b] as Seat];
-    first.written = undefined;
-    second.written = undefined;
-    this.seats[a] = second;
-    this.seats[b] = first;
-  }
-
   private async decodeAll(): Promise<void> {
-    const seats = this.seats.slice(0, this.decoding).filter((seat) => !seat.row.finished && !seat.job.ended);
-    if (seats.length < this.decoding) return; // release() closes the gaps first.
-    seats.forEach((seat, slot) => this.writeEdits(slot, seat.row.edits.at(seat.row.length)));
+    const { decoding } = this.seats;
+    const seats = this.seats
+      .all()
+      .slice(0, decoding)
+      .filter((seat) => !seat.row.finished && !seat.job.ended);
+    if (seats.length < decoding) return; // release() closes the gaps first.
+    seats.forEach((seat, slot) => this.seats.writeEdits(slot, seat.row.edits.at(seat.row.length)));
     const began = performance.now();
     const step = await this.session.decode(
       seats.map((seat) => seat.row.lastId),
