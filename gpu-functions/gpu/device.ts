@@ -59,7 +59,8 @@ export class Device {
     const frames = readFrames(child.stdout as Readable);
     // A process that is gone takes no input; `ended` says why.
     (child.stdin as Writable).on("error", () => undefined);
-    write(child, settings, []);
+    // It runs in a directory of its own.
+    write(child, { ...settings, directory: path.resolve(settings.directory) }, []);
     const first = await Promise.race([frames.next(), ended]);
     if (typeof first === "string") throw new Error(first);
     const ready = first.value?.told;

@@ -42,7 +42,8 @@ describe.skipIf(!torch)("the PyTorch engine", () => {
 });
 
 const MODEL = "tiller-tales";
-const directories = [path.join(import.meta.dirname, "..", "bundled", MODEL)];
+// As MODELS may name it: from where the engine was started.
+const directories = [path.relative(process.cwd(), path.join(import.meta.dirname, "..", "bundled", MODEL))];
 const GIB = 2 ** 30;
 const logged: string[] = [];
 const gpuOptions = {
