@@ -3,10 +3,11 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { fixtures } from "../../gpu-functions/cpu/fixture.ts";
+import { type RunOptions, STOPPED } from "../long-run.ts";
 import { HELP, runEvaluate } from "./index.ts";
 import type { CellResult } from "./metrics.ts";
 import type { Results } from "./report.ts";
-import { FILES, type RunOptions, STOPPED } from "./run.ts";
+import { FILES } from "./run.ts";
 
 const MODEL = "tiny-saes";
 const temporary = mkdtempSync(path.join(tmpdir(), "evaluate-run-"));

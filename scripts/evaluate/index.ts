@@ -4,8 +4,9 @@ import { QUANTISE } from "../../gpu-functions/cpu/directory.ts";
 import { loadEngine } from "../../gpu-functions/cpu/engine.ts";
 import { ROOT } from "../edge-bundle.ts";
 import { filesOf, findModel } from "../features/inputs.ts";
+import { type Outcome, type RunOptions, STOPPED } from "../long-run.ts";
 import { digestInputs, drawInputs, gatherFiles } from "./inputs.ts";
-import { type Outcome, type RunOptions, run, STOPPED } from "./run.ts";
+import { run } from "./run.ts";
 import { readArguments, readSettings } from "./settings.ts";
 import { classifierOf, findTask } from "./tasks.ts";
 

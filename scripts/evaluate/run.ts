@@ -2,7 +2,8 @@
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import type { Engine } from "../../gpu-functions/cpu/engine.ts";
-import { Progress, type ProgressOptions } from "../models/progress.ts";
+import { type Outcome, type RunOptions, STOPPED } from "../long-run.ts";
+import { Progress } from "../models/progress.ts";
 import { type Cell, cellsOf, type Unit, unitsOf, write } from "./cells.ts";
 import type { Inputs } from "./inputs.ts";
 import { accuracyOf, type Classifier } from "./lexicon.ts";
@@ -13,18 +14,6 @@ import { notesOf, type Results, tableOf, unitOf } from "./report.ts";
 import type { Settings } from "./settings.ts";
 import { TASKS } from "./tasks.ts";
 import { makeVectors, readingsOf, type Vector } from "./vectors.ts";
-
-/** The outcome of a run whose signal came before its end. */
-export const STOPPED = "stopped";
-export type Outcome = "done" | typeof STOPPED;
-
-export interface RunOptions {
-  readonly environment: Readonly<Record<string, string | undefined>>;
-  readonly progress: ProgressOptions;
-  readonly say: (line: string) => void;
-  readonly signal: AbortSignal;
-  readonly date: () => Date;
-}
 
 /** What is to be done, found good. */
 export interface Plan {

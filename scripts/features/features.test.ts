@@ -7,8 +7,8 @@ import { FeatureLine, FeaturesHeader } from "../../gpu-functions/cpu/feature-fil
 import { fixtures } from "../../gpu-functions/cpu/fixture.ts";
 import { readText } from "../../gpu-functions/cpu/read-text.ts";
 import { ActivationsRequest } from "../../shared/readings.ts";
+import { type RunOptions, STOPPED } from "../long-run.ts";
 import { HELP, runFeatures } from "./index.ts";
-import { type RunOptions, STOPPED } from "./run.ts";
 import { BINS, SPAN } from "./tally.ts";
 
 const MODEL = "tiny-saes";

@@ -6,8 +6,9 @@ import { QUANTISE } from "../../gpu-functions/cpu/directory.ts";
 import { FEATURES_FILE } from "../../gpu-functions/cpu/feature-file.ts";
 import { defaultCacheBytes } from "../../gpu-functions/cpu/memory.ts";
 import { type KnownModel, readModel } from "../../gpu-functions/cpu/model.ts";
+import type { Outcome, RunOptions } from "../long-run.ts";
 import { findModel, type Settings } from "./inputs.ts";
-import { type Outcome, type RunOptions, run } from "./run.ts";
+import { run } from "./run.ts";
 import { openText, type TextFile } from "./texts.ts";
 
 export const HELP = `npm run features -- MODEL SOURCE FILE...

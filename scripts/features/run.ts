@@ -6,25 +6,14 @@ import type { FeaturesHeader } from "../../gpu-functions/cpu/feature-file.ts";
 import type { KnownModel } from "../../gpu-functions/cpu/model.ts";
 import { type OpenModel, openModel } from "../../gpu-functions/cpu/open-model.ts";
 import { UnitRows } from "../../gpu-functions/cpu/unit-rows.ts";
-import { Progress, type ProgressOptions } from "../models/progress.ts";
+import { type Outcome, type RunOptions, STOPPED } from "../long-run.ts";
+import { Progress } from "../models/progress.ts";
 import { LISTED, writeFeatures } from "./describe.ts";
 import { gather } from "./gather.ts";
 import { digestInputs, type Settings } from "./inputs.ts";
 import { dropPartial, loadPartial, type Position, savePartial } from "./partial.ts";
 import { Tally } from "./tally.ts";
 import { readWindows, type TextFile, type Window } from "./texts.ts";
-
-/** The outcome of a run whose signal came before its end. */
-export const STOPPED = "stopped";
-export type Outcome = "done" | typeof STOPPED;
-
-export interface RunOptions {
-  readonly environment: Readonly<Record<string, string | undefined>>;
-  readonly progress: ProgressOptions;
-  readonly say: (line: string) => void;
-  readonly signal: AbortSignal;
-  readonly date: () => Date;
-}
 
 /** What is to be done, found good. */
 export interface Plan {
