@@ -21,6 +21,8 @@ const SYNC_BELOW_MS = 2;
 
 /** Graphs that begin at a later boundary and are kept: each costs memory beside the weights it shares. */
 const LATE_GRAPHS = 4;
+/** Shapes of calls that are kept for a graph: which residuals are wanted, of how many rows and tokens, is the callers' choice. */
+const BINDINGS = 2048;
 /** Inputs with one number for each row or token of a call. */
 const PER_CALL = ["input_ids", "positions", "seqlens_k", "total_len", "logit_rows", "inv_temperature"] as const;
 /** The greatest 1 / temperature: colder is no different, and the product stays finite. */
@@ -240,6 +242,7 @@ export class DecoderSession {
     let binding = loaded.bindings.get(key);
     if (binding === undefined) {
       binding = this.bind(loaded, call);
+      if (loaded.bindings.size >= BINDINGS) loaded.bindings.clear();
       loaded.bindings.set(key, binding);
     }
     const started = performance.now();
