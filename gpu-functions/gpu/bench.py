@@ -70,7 +70,7 @@ def random_weights(spec: Spec, device: torch.device, dtype: torch.dtype) -> Weig
         )  # fmt: skip
 
     embedding = matrix(spec.vocab, width)
-    positions = matrix(spec.context, width) if spec.rope is None else None
+    positions = matrix(spec.context, width).float() if spec.rope is None else None
     return Weights(
         embedding, positions, tuple(layer() for _ in range(spec.layers)), norm(width), embedding if spec.tied else matrix(spec.vocab, width)
     )

@@ -9,7 +9,7 @@ import type { Python } from "./python.ts";
 import { DeviceRunner } from "./runner.ts";
 
 export interface GpuEngineOptions extends Pick<DeviceSettings, "device" | "kernels" | "threads"> {
-  /** The type of the matrices; "auto" is float16 where the checkpoint is, which loses nothing, and bfloat16 elsewhere. */
+  /** The type of the matrices; "auto" is float16 where the checkpoint's are, which loses nothing, and bfloat16 elsewhere. */
   readonly dtype: DeviceSettings["dtype"] | "auto";
   /** Model directories in Hugging Face layout; a model's id is its directory's name. */
   readonly directories: readonly string[];
@@ -64,8 +64,9 @@ function knownModel(directory: string, { dtype: wanted, cacheBytes, slots = MOST
 
 function typeOf({ checkpoint }: KnownModel, wanted: GpuEngineOptions["dtype"]): DeviceSettings["dtype"] {
   if (wanted !== "auto") return wanted;
-  const tensors = [...checkpoint.tensors.values()];
-  return tensors.every(({ dtype }) => dtype === "F16") ? "float16" : "bfloat16";
+  // Norms are often kept in float32, and masks in anything.
+  const matrices = [...checkpoint.tensors.values()].filter(({ shape }) => shape.length === 2);
+  return matrices.every(({ dtype }) => dtype === "F16") ? "float16" : "bfloat16";
 }
 
 async function openModel(known: KnownModel, options: GpuEngineOptions, started: (device: Device) => void): Promise<Model> {

@@ -100,6 +100,19 @@ describe.skipIf(!torch)("on the bundled model", () => {
     ...{ max_tokens: 40, kl_baseline: "plain", ...more },
   });
 
+  it("keeps a checkpoint's own 16 bits unless told otherwise, and makes bfloat16 of 32", async () => {
+    const fixtures = path.join(import.meta.dirname, "..", "fixtures");
+    const both = [...directories, path.join(fixtures, "tiny-gpt2")];
+    for (const [dtype, wanted] of [
+      ["auto", ["float16", "bfloat16"]],
+      ["float32", ["float32", "float32"]],
+    ] as const) {
+      const engine = await loadGpuEngine({ ...gpuOptions, directories: both, dtype, warm: 0 });
+      expect(engine.models().map((model) => model.dtype)).toEqual(wanted);
+      await engine.close();
+    }
+  });
+
   it("with the checkpoint's own 16 bits it writes the CPU engine's likeliest texts too", async () => {
     const half = await loadGpuEngine({ ...gpuOptions, dtype: "auto" });
     try {
