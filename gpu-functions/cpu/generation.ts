@@ -221,8 +221,7 @@ function findLeads(rows: readonly Row[]): ReadonlyMap<Sequence, Lead> {
     if (lead === undefined || row === lead || row.prompt !== lead.prompt) continue;
     const { length } = row.prompt;
     const uniform = row.edits.changesAt(0, length) === length;
-    const sharing = [...boundaries.values()].filter((other) => other === from).length;
-    if (from === undefined || (uniform && sharing * from * length >= WORTH_SHARING)) leads.set(row, { row: lead, from });
+    if (from === undefined || (uniform && from * length >= WORTH_SHARING)) leads.set(row, { row: lead, from });
   }
   return leads;
 }

@@ -67,5 +67,5 @@ export interface Lead {
   readonly from: number | undefined;
 }
 
-/** Tokens times layers that a request must be spared before a graph that begins in the middle is worth its memory and its load. */
+/** Tokens times layers that must be spared before a graph that begins in the middle is worth its memory and its load. */
 export const WORTH_SHARING = 256;
