@@ -173,7 +173,7 @@ def times(x: Tensor, weight: Tensor) -> Tensor:
     """x [R, in] times weight [out, in] transposed, of one type; [R, out], float32."""
     if x.dtype == torch.float32:
         return F.linear(x, weight)
-    # Products of 16 bits are exact in float32, and so are its sums.
+    # Products of two numbers of 16 bits are exact in float32, and they are summed in it.
     return torch.mm(x, weight.T, out_dtype=torch.float32) if x.is_cuda else F.linear(x.float(), weight.float())
 
 

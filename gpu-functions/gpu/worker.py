@@ -54,7 +54,9 @@ class Worker:
             torch.set_num_threads(settings["threads"])
         device, dtype = settings["device"], getattr(torch, settings["dtype"])
         if device == "cuda":
+            # Partial sums of a product stay float32.
             torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+            torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
             torch.zeros(1, device=device)
             self.phases["device_ms"] = self.since_start()
         slots = settings["slots"]
